@@ -1,0 +1,255 @@
+"""The command line: one table of commands, options made by tyro from dataclasses.
+
+Nothing here imports torch until a command runs, so `--help` and `check` answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+import heedful
+from heedful.errors import HeedfulError
+
+
+@dataclass(frozen=True)
+class Check:
+    """Find everything that is wrong with data files, with file, line and field. Exit status 1 on errors."""
+
+    files: Positional[tuple[str, ...]]
+    """JSONL (also .gz), Parquet or CSV files, or `hub:owner/name[:split]`."""
+    kind: Literal["auto", "preference", "unpaired", "prompt_completion", "prompt"] = "auto"
+    """What the rows are."""
+    columns: tuple[str, ...] = ()
+    """Column names, as `prompt=instruction chosen=good`."""
+    context: int = 0
+    """Longest prompt allowed, in tokens (estimated from characters); 0 does not check."""
+    json: bool = False
+    """Print the findings as JSON."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sample from a model or a run: one prompt, a file of prompts, or a chat."""
+
+    model: Positional[str]
+    """A run folder, a model folder, a Hub id or `smollm2`."""
+    prompt: Positional[str] = ""
+    """The prompt; without one and without --prompts, a chat starts."""
+    prompts: str = ""
+    """A file of prompts."""
+    out: str = ""
+    """Where to write the samples as JSONL; the default is standard output."""
+    n: int = 1
+    """Samples per prompt."""
+    max_new_tokens: int = 256
+    """Longest completion, in tokens."""
+    temperature: float = 0.7
+    """0 always takes the most likely token."""
+    top_p: float = 1.0
+    """Keep the most likely tokens up to this probability."""
+    top_k: int = 0
+    """Keep this many of the most likely tokens; 0 keeps all."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion."""
+    template: Literal["auto", "chat", "none"] = "auto"
+    """Whether a plain prompt goes through the chat template."""
+    seed: int = 0
+    """Seed of the samples."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the model."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare two runs: results with intervals on the prompts they share, settings, and answers side by side."""
+
+    a: Positional[str]
+    """The first run folder."""
+    b: Positional[str]
+    """The second run folder."""
+    out: str = "comparison.html"
+    """Where to write the page."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a run's report.html again and print its path."""
+
+    run: Positional[str]
+    """A run folder."""
+
+
+@dataclass(frozen=True)
+class Env:
+    """Print versions, device and precision, for a bug report."""
+
+    json: bool = False
+    """Print as JSON."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line of `heedful --help`: how to get the options class and what to run with them."""
+
+    about: str
+    options: Callable[[], Any]
+    run: Callable[[Any], int]
+    preset: Callable[[str], Any] | None = field(default=None)
+
+
+def check(options: Check) -> int:
+    """Run `heedful check`; 1 when there are errors."""
+    from heedful.data.rows import parse_columns
+    from heedful.data.validate import check as check_files
+
+    found = check_files(
+        options.files,
+        kind=options.kind,
+        columns=parse_columns(options.columns),
+        context=options.context or None,
+    )
+    print(json.dumps(found.as_dict(), ensure_ascii=False) if options.json else found.text())
+    return 1 if found.error_count else 0
+
+
+def sample(options: Sample) -> int:
+    """Run `heedful sample`."""
+    from heedful.policies.chat import sample_from
+
+    return sample_from(options)
+
+
+def compare(options: Compare) -> int:
+    """Run `heedful compare`."""
+    from heedful.report import write_comparison
+
+    print(write_comparison(Path(options.a), Path(options.b), Path(options.out)))
+    return 0
+
+
+def report(options: Report) -> int:
+    """Run `heedful report`."""
+    from heedful.report import write_report
+
+    print(write_report(Path(options.run)))
+    return 0
+
+
+def env(options: Env) -> int:
+    """Run `heedful env`."""
+    from heedful.device import describe
+
+    facts = describe()
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        print("\n".join(f"{name}: {value}" for name, value in facts.items()))
+    return 0
+
+
+def prefer(options: Any) -> int:
+    """Run `heedful prefer`."""
+    from heedful.recipes.prefer import main
+
+    return main(options)
+
+
+def _prefer_options() -> Any:
+    from heedful.recipes.prefer import Config
+
+    return Config
+
+
+def _prefer_preset(name: str) -> Any:
+    from heedful.recipes.prefer import preset
+
+    return preset(name)
+
+
+COMMANDS = {
+    "prefer": Command(
+        "tune a language model from preference pairs, or from prompts and a judge",
+        _prefer_options,
+        prefer,
+        _prefer_preset,
+    ),
+    "check": Command("find everything wrong with data files", lambda: Check, check),
+    "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),
+    "compare": Command("compare two runs", lambda: Compare, compare),
+    "report": Command("write a run's report again", lambda: Report, report),
+    "env": Command("print versions and device", lambda: Env, env),
+}
+
+
+def usage() -> str:
+    """What `heedful --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: heedful COMMAND [OPTIONS]    (heedful COMMAND --help lists the options)",
+            "",
+            "Improve a model from feedback, whatever the model and whatever the feedback.",
+            "",
+            *lines,
+            "",
+            f"heedful {heedful.__version__}",
+        ]
+    )
+
+
+def parse(name: str, arguments: Sequence[str]) -> Any:
+    """The options of command `name` from its arguments. A preset gives the defaults that flags override."""
+    command = COMMANDS[name]
+    kwargs: dict[str, Any] = {"args": list(arguments), "prog": f"heedful {name}"}
+    chosen = _value_of("--preset", arguments)
+    if command.preset is not None and chosen is not None:
+        kwargs["default"] = command.preset(chosen)
+    return tyro.cli(command.options(), **kwargs)
+
+
+def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(f"{flag}="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. 0 on success, 1 on a clear error, 2 on wrong usage, 130 after Ctrl-C, 143 after SIGTERM."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(heedful.__version__)
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(f"heedful: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[name].run(parse(name, arguments[1:]))
+    except HeedfulError as error:
+        print(f"heedful {name}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

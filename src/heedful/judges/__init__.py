@@ -1,0 +1,1 @@
+"""What gives feedback: rules, functions and reward models."""

@@ -1,0 +1,1 @@
+"""What is improved: language models here and behind a server."""

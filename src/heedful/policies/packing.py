@@ -1,0 +1,238 @@
+"""Log-probabilities of many completions, each prompt encoded once and no position wasted.
+
+Three savings over a padded batch, all exact (they change the order of work, not the mathematics):
+
+1. a prompt with N completions is one *group* of P + C1 + ... + CN tokens, instead of N rows of P + C;
+2. groups stand one behind the other in a single flat row, so nothing is padded; attention is called per group;
+3. the output layer runs only where a completion token is predicted, and keeps no logits.
+
+Letters: B prompts, N completions per prompt, T tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+ATTENTION = "heedful_packed"
+HEAD_CHUNK = 1024  # positions whose logits exist at the same time: 1024 x 49152 x 4 bytes = 200 MB
+
+
+class Group(NamedTuple):
+    """One prompt and its completions, as token ids. The prompt and every completion have at least one token."""
+
+    prompt: Sequence[int]
+    completions: Sequence[Sequence[int]]
+
+    @property
+    def cost(self) -> int:
+        """Positions this group takes in a pack; the last token of a completion predicts nothing."""
+        return len(self.prompt) + sum(len(c) - 1 for c in self.completions)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Groups laid out in one row of T positions; built by `pack`."""
+
+    tokens: Tensor  # (1, T)
+    positions: Tensor  # (1, T): a completion continues at its prompt's length
+    segments: list[tuple[int, int, Tensor | None]]  # start, end, attention mask (L, L); None means causal
+    read: Tensor  # (M,) position whose output predicts a completion token
+    target: Tensor  # (M,) that token
+    row: Tensor  # (M,) which completion it belongs to
+    column: Tensor  # (M,) where in that completion
+    shape: tuple[int, int]  # completions, longest completion
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scaling: float,
+        dropout: float = 0.0,
+        window: int | None = None,
+    ) -> Tensor:
+        """Attention inside each group: (1, H, T, D) -> (1, T, H, D)."""
+        pieces = []
+        for start, end, mask in self.segments:
+            mask, causal = _within(mask, end - start, self.positions[0, start:end], window)
+            pieces.append(
+                F.scaled_dot_product_attention(
+                    query[:, :, start:end],
+                    key[:, :, start:end],
+                    value[:, :, start:end],
+                    attn_mask=mask,
+                    is_causal=causal,
+                    dropout_p=dropout,
+                    scale=scaling,
+                    enable_gqa=query.shape[1] != key.shape[1],
+                )
+            )
+        return torch.cat(pieces, dim=2).transpose(1, 2)
+
+
+def _within(
+    mask: Tensor | None, length: int, positions: Tensor, window: int | None
+) -> tuple[Tensor | None, bool]:
+    """The mask of one group, narrowed to a sliding window where the layer has one."""
+    if window is None or length <= window:
+        return mask, mask is None
+    near = (positions[:, None] - positions[None, :]) < window
+    causal = torch.ones(length, length, dtype=torch.bool, device=positions.device).tril()
+    return (causal if mask is None else mask) & near, False
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    heedful_layout: Any = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention function transformers calls; the layout (a `Pack` or a decoding cache) does the work."""
+    unknown = {k for k in ("softcap", "s_aux", "position_bias") if kwargs.get(k) is not None}
+    if unknown or heedful_layout is None:
+        raise UnsupportedModel(f"attention of {type(module).__name__} needs {unknown or 'a layout'}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out = heedful_layout.attend(
+        module.layer_idx, query, key, value, scaling=scale, dropout=dropout, window=sliding_window
+    )
+    return out, None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+
+
+class UnsupportedModel(RuntimeError):
+    """This architecture cannot share prefixes; the caller falls back to padded batches."""
+
+
+def pack(groups: Sequence[Group], device: torch.device | str = "cpu") -> Pack:
+    """Lay groups out in one row. Completions are numbered in order: those of the first group first."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    segments: list[tuple[int, int, Tensor | None]] = []
+    read: list[int] = []
+    target: list[int] = []
+    rows: list[int] = []
+    columns: list[int] = []
+    row = longest = 0
+    for group in groups:
+        prefix, start = len(group.prompt), len(tokens)
+        if not prefix or not all(len(c) for c in group.completions):
+            raise ValueError("a prompt and each of its completions need at least one token")
+        tokens.extend(group.prompt)
+        positions.extend(range(prefix))
+        for completion in group.completions:
+            first = len(tokens)
+            tokens.extend(completion[:-1])
+            positions.extend(range(prefix, prefix + len(completion) - 1))
+            read.append(start + prefix - 1)
+            read.extend(range(first, first + len(completion) - 1))
+            target.extend(completion)
+            rows.extend([row] * len(completion))
+            columns.extend(range(len(completion)))
+            row, longest = row + 1, max(longest, len(completion))
+        lengths = [len(c) - 1 for c in group.completions]
+        segments.append((start, len(tokens), _branch_mask(prefix, lengths, device)))
+
+    def tensor(values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=device)
+
+    return Pack(
+        tensor(tokens)[None],
+        tensor(positions)[None],
+        segments,
+        tensor(read),
+        tensor(target),
+        tensor(rows),
+        tensor(columns),
+        (row, longest),
+    )
+
+
+def _branch_mask(prefix: int, lengths: list[int], device: torch.device | str) -> Tensor | None:
+    """Causal, and no completion sees another. None when there is at most one branch: plain causal is the same."""
+    if sum(n > 0 for n in lengths) <= 1:
+        return None
+    total = prefix + sum(lengths)
+    mask = torch.ones(total, total, dtype=torch.bool, device=device).tril()
+    start = prefix
+    for n in lengths:
+        mask[start : start + n, prefix:start] = False
+        start += n
+    return mask
+
+
+class _FrozenHeadLogp(torch.autograd.Function):
+    """log softmax(h W^T)[target] with no logits kept: the gradient of one log-probability with respect to its
+    hidden state is W[target] - softmax(h W^T) W, so it is computed at once and scaled later.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
+        logp = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        direction = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, hidden.shape[0], HEAD_CHUNK):
+            part = slice(start, start + HEAD_CHUNK)
+            logits = F.linear(hidden[part].to(weight.dtype), weight, bias).float()
+            total = logits.logsumexp(-1, keepdim=True)
+            picked = target[part, None]
+            logp[part] = (logits.gather(-1, picked) - total).squeeze(-1)
+            if direction is not None:
+                share = logits.sub_(total).exp_()
+                share.scatter_add_(-1, picked, share.new_full(picked.shape, -1.0))
+                direction[part] = -(share.to(weight.dtype) @ weight).to(hidden.dtype)
+        ctx.save_for_backward(*(() if direction is None else (direction,)))
+        return logp
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (direction,) = ctx.saved_tensors
+        return grad_outputs[0][:, None].to(direction.dtype) * direction, None, None, None
+
+
+def _plain_logp(hidden: Tensor, head: nn.Module, target: Tensor) -> Tensor:
+    logits = head(hidden).float()
+    return logits.gather(-1, target[:, None]).squeeze(-1) - logits.logsumexp(-1)
+
+
+def token_logp(hidden: Tensor, head: nn.Module, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Log-probability of each target from the hidden state that predicts it.
+
+    hidden (M, D), target (M,) -> (M,) float32. `weight` is the head's matrix in the compute type, if a copy exists.
+    A frozen linear head keeps nothing for the backward pass but (M, D); a trained one recomputes its logits.
+    """
+    if type(head) is nn.Linear and not head.weight.requires_grad:
+        return _FrozenHeadLogp.apply(hidden, head.weight if weight is None else weight, head.bias, target)  # type: ignore[return-value]
+    pieces = []
+    for start in range(0, hidden.shape[0], HEAD_CHUNK):
+        part = slice(start, start + HEAD_CHUNK)
+        if torch.is_grad_enabled():
+            from torch.utils.checkpoint import checkpoint
+
+            pieces.append(checkpoint(_plain_logp, hidden[part], head, target[part], use_reentrant=False))
+        else:
+            pieces.append(_plain_logp(hidden[part], head, target[part]))
+    return torch.cat(pieces)
+
+
+def scatter_rows(values: Tensor, layout: Pack) -> tuple[Tensor, Tensor]:
+    """(M,) per-token values -> (completions, longest) and the mask of real tokens."""
+    out = values.new_zeros(layout.shape).index_put((layout.row, layout.column), values)
+    mask = torch.zeros(layout.shape, dtype=torch.bool, device=values.device)
+    mask[layout.row, layout.column] = True
+    return out, mask

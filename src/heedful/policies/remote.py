@@ -1,0 +1,252 @@
+"""A model behind an OpenAI-compatible server (vLLM, llama.cpp, a hosted service) as a policy that only samples.
+
+Letters: B inputs, N samples per input.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import httpx
+import torch
+
+from heedful.atomic import write_file
+from heedful.errors import HeedfulError
+from heedful.feedback import Samples
+from heedful.policies.encode import Prompt
+
+LONGEST_PAUSE = 60.0
+"""Seconds; a server that asks for more in Retry-After is asked again after this long."""
+
+
+class RemotePolicy:
+    """A served model: `sample` works, `logp` and training do not. Outputs are plain strings.
+
+    url: the server's base, as `http://host:8000/v1` (`/v1` is added where the url has no path).
+    api_key: else $HEEDFUL_API_KEY, or $OPENAI_API_KEY for hosts of openai.com, which no other host is ever sent.
+    template: "chat" sends a plain-text prompt as one user message, "none" as it is to `/completions`; a list of
+    messages always goes to `/chat/completions`.
+    timeout: seconds without a sign of the server. retries: further tries after 408, 429, 5xx, a broken connection
+    or a timeout; other refusals are final. cache: a folder of answers by content of the request, which is read
+    only where the answer is reproducible: with a generator, or at temperature 0.
+    `usage` counts requests, retries, cached answers, prompt_tokens and completion_tokens.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        retries: int = 4,
+        cache: str | Path | None = None,
+        template: str = "chat",
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise HeedfulError(f"a server's url starts with http:// or https://, not {url!r}")
+        if parts.username or parts.password:
+            raise HeedfulError("put no password into the server's url; give the key as HEEDFUL_API_KEY")
+        if concurrency < 1 or retries < 0 or timeout <= 0:
+            raise HeedfulError("concurrency must be at least 1, retries at least 0 and timeout above 0")
+        if template not in ("chat", "none"):
+            raise HeedfulError(f"template must be chat or none, not {template!r}")
+        self.url = url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+        self.model = model
+        self.concurrency = concurrency
+        self.retries = retries
+        self.cache = Path(cache) if cache is not None else None
+        self.template = template
+        self.usage = dict.fromkeys(("requests", "retries", "cached", "prompt_tokens", "completion_tokens"), 0)
+        self._pause = pause
+        self._lock = threading.Lock()
+        key = api_key or os.environ.get("HEEDFUL_API_KEY")
+        if not key and (parts.hostname == "openai.com" or parts.hostname.endswith(".openai.com")):
+            key = os.environ.get("OPENAI_API_KEY")
+        self._client = httpx.Client(
+            timeout=timeout,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            limits=httpx.Limits(max_connections=concurrency),
+        )
+
+    @property
+    def module(self) -> NoReturn:
+        """Raises HeedfulError: the weights are on the server."""
+        raise HeedfulError(
+            f"{self.model} at {self.url} has no weights here: a served model cannot be trained"
+        )
+
+    def logp(self, samples: Samples) -> NoReturn:
+        """Raises HeedfulError: servers return no log-probability of a text that was given to them."""
+        raise HeedfulError(
+            f"{self.model} at {self.url} can only sample: the server's protocol has no log-probabilities of given "
+            "answers, so it cannot be a reference or be trained; load the model itself for that"
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> RemotePolicy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def sample(
+        self,
+        inputs: Sequence[Prompt],
+        n: int = 1,
+        *,
+        temperature: float = 1.0,
+        max_new_tokens: int = 128,
+        stop: Sequence[str] = (),
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Samples:
+        """n completions for each of B inputs, input-major, each at most `max_new_tokens` tokens.
+
+        generator: seeds for the server are drawn from it, one per completion; servers that honour `seed` then
+        answer the same again. progress: called with the number of completions that arrived.
+        Raises HeedfulError naming url, status and the answer's beginning when the server refuses or stays away.
+        """
+        if n < 1 or max_new_tokens < 1:
+            raise HeedfulError("n and max_new_tokens must be at least 1")
+        options: dict[str, Any] = {"model": self.model, "temperature": temperature, "top_p": top_p}
+        options |= {"max_tokens": max_new_tokens}
+        if stop:
+            options["stop"] = list(stop)
+        requests = [self._request(prompt) for prompt in inputs]
+        seeds: list[list[int]] | None = None
+        if generator is not None:
+            seeds = torch.randint(2**31 - 1, (len(requests), n), generator=generator).tolist()
+
+        def answer(i: int) -> list[str]:
+            path, body = requests[i]
+            texts: list[str] = []
+            while len(texts) < n:
+                # a server may give fewer than asked for; the rest is asked for again, by the rest's own seed
+                more = {"n": n - len(texts)} | ({"seed": seeds[i][len(texts)]} if seeds is not None else {})
+                got = self._ask(path, {**body, **options, **more})
+                texts += got[: n - len(texts)]
+                if progress is not None:
+                    with self._lock:
+                        progress(len(got))
+            return texts
+
+        pool = ThreadPoolExecutor(min(self.concurrency, max(1, len(requests))))
+        try:
+            jobs = [pool.submit(answer, i) for i in range(len(requests))]
+            done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+            failed = [error for job in jobs if job in done and (error := job.exception()) is not None]
+            if failed:
+                raise failed[0]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        return Samples(inputs=list(inputs), outputs=[text for job in jobs for text in job.result()], n=n)
+
+    def _request(self, prompt: Prompt) -> tuple[str, dict[str, Any]]:
+        if not isinstance(prompt, str):
+            return "/chat/completions", {"messages": [dict(m) for m in prompt]}
+        if self.template == "chat":
+            return "/chat/completions", {"messages": [{"role": "user", "content": prompt}]}
+        return "/completions", {"prompt": prompt}
+
+    def _ask(self, path: str, body: dict[str, Any]) -> list[str]:
+        """The texts of one request, from the cache where they are reproducible."""
+        kept = None
+        if self.cache is not None and ("seed" in body or body["temperature"] == 0):
+            content = json.dumps([self.url, path, body], sort_keys=True).encode()
+            kept = self.cache / f"{hashlib.sha256(content).hexdigest()[:32]}.json"
+            if kept.is_file():
+                with self._lock:
+                    self.usage["cached"] += 1
+                return json.loads(kept.read_text(encoding="utf-8"))
+        texts = self._texts(path, self._post(path, body))
+        if kept is not None:
+            with self._lock:
+                write_file(kept, json.dumps(texts, ensure_ascii=False).encode())
+        return texts
+
+    def _texts(self, path: str, response: httpx.Response) -> list[str]:
+        try:
+            answer = response.json()
+            choices = sorted(answer["choices"], key=lambda c: c.get("index", 0))
+            if "messages" in str(path) or path.startswith("/chat"):
+                texts = [c["message"].get("content") or "" for c in choices]
+            else:
+                texts = [c["text"] for c in choices]
+            if not texts or not all(isinstance(t, str) for t in texts):
+                raise ValueError("no choices")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise HeedfulError(f"{self.url}{path} sent no completion: {_excerpt(response)}") from error
+        used = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
+        with self._lock:
+            for name in ("prompt_tokens", "completion_tokens"):
+                self.usage[name] += int(used.get(name) or 0)
+        return texts
+
+    def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        """The server's answer of status 200; tries again where that may help."""
+        where = f"{self.url}{path}"
+        for attempt in range(self.retries + 1):
+            asked: float | None = None
+            with self._lock:
+                self.usage["requests"] += 1
+            try:
+                response = self._client.post(where, json=body)
+            except httpx.UnsupportedProtocol as error:
+                raise HeedfulError(f"{where}: {error}") from error
+            except httpx.TransportError as error:
+                problem = f"no answer ({type(error).__name__}: {error})"
+            else:
+                if response.status_code == 200:
+                    return response
+                problem = f"status {response.status_code}: {_excerpt(response)}"
+                if response.status_code not in (408, 429) and response.status_code < 500:
+                    raise HeedfulError(f"{where} refused the request, {problem}")
+                asked = _retry_after(response)
+            if attempt == self.retries:
+                break
+            with self._lock:
+                self.usage["retries"] += 1
+            # jitter keeps the threads of a batch from coming back all at once
+            self._pause(
+                min(LONGEST_PAUSE, asked if asked is not None else 0.5 * 2**attempt) * random.uniform(1, 1.25)
+            )
+        raise HeedfulError(f"{where} failed {self.retries + 1} times, the last time: {problem}")
+
+
+def _excerpt(response: httpx.Response) -> str:
+    text = " ".join(response.text.split())
+    return text[:300] + ("…" if len(text) > 300 else "") if text else "(empty answer)"
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds the server asks to wait (RFC 9110, section 10.2.3: a number or a date); None when it does not."""
+    value = response.headers.get("Retry-After", "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return None
+    return max(0.0, seconds) if seconds == seconds else None

@@ -1,0 +1,94 @@
+"""Sampling and judging as stages of a run: done once, kept on disk, resumed part by part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from heedful.feedback import Feedback, Samples
+from heedful.policies.encode import Prompt
+from heedful.policies.language import Completion, LanguagePolicy
+from heedful.progress import Progress
+from heedful.run import Run
+
+PART = 64  # prompts whose samples a kill may cost
+
+
+def sample_once(
+    policy: LanguagePolicy,
+    prompts: Sequence[Prompt],
+    n: int,
+    name: str,
+    run: Run,
+    *,
+    stream: str = "",
+    quiet: bool = False,
+    **how: Any,
+) -> Samples:
+    """`policy.sample` kept as `<name>.jsonl`, one row per prompt, drawn in parts of 64 prompts.
+
+    how: temperature, top_p, top_k, max_new_tokens, stop, max_rows. What is drawn is a function of the run's seed,
+    of `stream` (the name, unless two stages are to share their random numbers) and of the policy, so a resumed run
+    gets the very same samples.
+    """
+
+    def part(first: int) -> list[dict[str, Any]]:
+        chunk = list(prompts[first : first + PART])
+        generator = run.generator(stream or name, first)
+        drawn = policy.sample(chunk, n, generator=generator, progress=shown(first), **how)
+        return [
+            {"prompt": p, "completions": [c.as_row() for c in drawn.outputs[i * n : (i + 1) * n]]}
+            for i, p in enumerate(chunk)
+        ]
+
+    def shown(first: int) -> Callable[[int], None] | None:
+        if quiet:
+            return None
+        begun, total = time.monotonic(), 0
+
+        def tick(tokens: int) -> None:
+            nonlocal total
+            total += tokens
+            bar.show(first, f"{total / max(1e-9, time.monotonic() - begun):,.0f} tokens/s")
+
+        return tick
+
+    def every() -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for first in range(0, len(prompts), PART):
+            rows += run.once(f"{name}.part-{first // PART:04d}.jsonl", lambda first=first: part(first))
+            bar.show(min(len(prompts), first + PART), "sampled")
+        return rows
+
+    with Progress(
+        name, len(prompts), unit="prompts", quiet=quiet or run.path(f"{name}.jsonl").exists()
+    ) as bar:
+        rows = run.once(f"{name}.jsonl", every)
+    if run.rank == 0:
+        for left in run.path(name).parent.glob(f"{run.path(name).name}.part-*.jsonl"):
+            left.unlink()
+    outputs = [Completion.from_row(c) for row in rows for c in row["completions"]]
+    return Samples(inputs=[row["prompt"] for row in rows], outputs=outputs, n=n)
+
+
+def judge_once(judge: Callable[[Samples], Feedback], samples: Samples, name: str, run: Run) -> Feedback:
+    """`judge(samples)` kept as `<name>.jsonl`, one row per prompt: scores (null is no opinion) and notes."""
+
+    def make() -> list[dict[str, Any]]:
+        feedback = judge(samples)
+        n = samples.n
+        rows: list[dict[str, Any]] = []
+        for i, scores in enumerate(feedback.score.tolist()):
+            row: dict[str, Any] = {"score": [None if s != s else s for s in scores]}
+            if feedback.notes is not None:
+                row["notes"] = feedback.notes[i * n : (i + 1) * n]
+            rows.append(row)
+        return rows
+
+    rows: list[Mapping[str, Any]] = run.once(f"{name}.jsonl", make)
+    score = torch.tensor([[float("nan") if s is None else s for s in row["score"]] for row in rows])
+    notes = [note for row in rows for note in row["notes"]] if rows and "notes" in rows[0] else None
+    return Feedback(score=score.view(len(rows), samples.n), notes=notes)

@@ -1,0 +1,144 @@
+"""Before and after a run of `heedful prefer`: what does not go together, what it will cost, what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from heedful.recipes.prefer import Config
+
+FROM_PAIRS = ("dpo", "robust", "ipo", "hinge", "simpo", "orpo", "kto", "sft")
+FROM_SAMPLES = ("best", "rwr", "reinforce", "ppo", "apa")
+OPTION_OF = {
+    "label_smoothing": (0.0, ("dpo", "robust")),
+    "gamma": (1.0, ("simpo",)),
+    "tau": (1.0, ("rwr",)),
+    "clip": (0.2, ("ppo",)),
+    "kl": (0.0, FROM_SAMPLES),
+    "baseline": ("group", ("reinforce", "ppo", "apa")),
+    "pairs": ("best_worst", FROM_PAIRS),
+    "margin": (0.0, FROM_PAIRS),
+}
+
+
+def problems(cfg: Config) -> list[str]:
+    """Why these options cannot run, each a sentence; empty when they can."""
+    wrong = []
+    if cfg.method not in FROM_PAIRS + FROM_SAMPLES:
+        return [f"there is no method {cfg.method!r}; choose one of {', '.join(FROM_PAIRS + FROM_SAMPLES)}"]
+    if not cfg.data and not cfg.prompts:
+        wrong.append("give --data FILE (preference pairs) or --prompts FILE with --judge")
+    if cfg.judge and cfg.reward_model:
+        wrong.append("give --judge or --reward-model, not both")
+    if cfg.rounds > 0 and not (cfg.judge or cfg.reward_model):
+        wrong.append("learning from samples needs --judge or --reward-model")
+    if cfg.rounds == 0 and cfg.method in FROM_SAMPLES:
+        wrong.append(f"{cfg.method} learns from scored samples: give --prompts and --judge (or --rounds)")
+    if cfg.rounds == 0 and cfg.prompts:
+        wrong.append(
+            "--rounds 0 learns from --data and leaves --prompts unused; use --eval-prompts, or --rounds 1"
+        )
+    if cfg.rounds == 0 and not cfg.data and cfg.prompts:
+        wrong.append("--rounds 0 needs --data")
+    if cfg.rounds > 0 and cfg.n < 2 and cfg.method != "reinforce":
+        wrong.append(f"{cfg.method} compares samples of a prompt: --n must be at least 2")
+    if cfg.eval_data and not cfg.data:
+        wrong.append("--eval-data needs --data")
+    for name, (default, methods) in OPTION_OF.items():
+        if getattr(cfg, name) != default and cfg.method not in methods:
+            wrong.append(
+                f"--{name.replace('_', '-')} has no meaning with {cfg.method} (only {', '.join(methods)})"
+            )
+    if cfg.rounds == 0 and (cfg.pairs != "best_worst" or cfg.margin):
+        wrong.append("--pairs and --margin select among samples; with --rounds 0 there are none")
+    if cfg.merged and not cfg.lora_rank:
+        wrong.append("--merged has no meaning with --lora-rank 0: all weights are saved")
+    for name in ("n", "max_new_tokens", "batch_size", "eval_limit", "eval_n", "max_rows"):
+        if getattr(cfg, name) < 1:
+            wrong.append(f"--{name.replace('_', '-')} must be at least 1")
+    if cfg.temperature < 0 or not 0 < cfg.top_p <= 1 or cfg.top_k < 0:
+        wrong.append("--temperature and --top-k must be 0 or more, --top-p above 0 and at most 1")
+    if not 0 < cfg.eval_share < 1:
+        wrong.append("--eval-share must be between 0 and 1")
+    if cfg.lora_rank < 0 or cfg.beta <= 0:
+        wrong.append("--lora-rank must be 0 or more and --beta above 0")
+    return wrong
+
+
+def describe(cfg: Config) -> str:
+    """The plan, the memory and the cost of a run, from the model's configuration alone; nothing is loaded.
+
+    Memory counts weights, gradients, AdamW's two moments, checkpoints of activations for one micro-batch and the
+    keys and values of the rows sampled together. Cost counts 2 floating-point operations per weight and token
+    forward and 4 backward. Both are estimates.
+    """
+    from heedful import hub
+
+    size = hub.size_of(cfg.model)
+    lora = 0
+    if cfg.lora_rank:
+        lora = cfg.lora_rank * sum(a + b for a, b in size.linear)
+    trained = lora or size.parameters
+    half = 2 if cfg.precision != "fp32" else 4
+    weights = size.parameters * (half if cfg.lora_rank else 4)
+    reference = 0 if cfg.lora_rank else size.parameters * 4
+    states = trained * 12
+    activations = cfg.micro_tokens * size.layers * size.hidden * 34 * half / 2
+    cache = cfg.max_rows * cfg.max_new_tokens * size.layers * size.kv_width * 2 * half
+    rows, prompts = _count(cfg.data), _count(cfg.prompts)
+    length = cfg.max_new_tokens + 64
+    per_round = rows if not cfg.rounds else prompts or rows
+    steps = cfg.max_steps or max(1, round(cfg.epochs * -(-per_round // cfg.batch_size)))
+    steps *= max(1, cfg.rounds)
+    tokens = steps * cfg.batch_size * (64 + 2 * cfg.max_new_tokens)
+    held = min(cfg.eval_limit, max(1, int(per_round * cfg.eval_share))) * cfg.eval_n * 2
+    sampled = (cfg.rounds * per_round * cfg.n + held) * length
+    flops = 6 * size.parameters * tokens + 2 * size.parameters * (sampled + tokens)
+
+    def gib(x: float) -> str:
+        return f"{x / 2**30:.2f} GiB"
+
+    return "\n".join(
+        [
+            f"plan ({cfg.preset} preset)",
+            f"  model        {cfg.model}: {size.parameters / 1e6:,.1f} M parameters, {size.layers} layers",
+            f"  trained      {trained / 1e6:,.2f} M parameters ({'LoRA' if lora else 'all'}) by {cfg.method}",
+            f"  data         {rows:,} pairs, {prompts:,} prompts",
+            f"  work         {max(1, cfg.rounds)} stage(s), {steps:,} steps of {cfg.batch_size}",
+            f"  sampling     {cfg.rounds * per_round * cfg.n + held:,} completions of up to {cfg.max_new_tokens} tokens",
+            "memory",
+            f"  weights      {gib(weights)}" + (f", reference {gib(reference)}" if reference else ""),
+            f"  training     {gib(states)} gradients and AdamW, about {gib(activations)} activations",
+            f"  sampling     about {gib(cache)} keys and values",
+            f"  at most      about {gib(weights + reference + max(states + activations, cache))}",
+            "cost",
+            f"  arithmetic   about {flops / 1e15:,.3f} PFLOP",
+            f"  time         about {_hours(flops / 1.5e11)} at 150 GFLOP/s (2 CPU cores, bf16), "
+            f"{_hours(flops / 1.6e14)} at 160 TFLOP/s (one data-centre GPU at 40%)",
+            "nothing was run (--dry-run)",
+        ]
+    )
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def _count(path: str) -> int:
+    if not path:
+        return 0
+    from heedful.data.rows import read
+
+    return sum(1 for _ in read(path))
+
+
+def closing(folder: Path, result: dict[str, Any]) -> str:
+    """What a finished run says in the terminal: the summary of its report, and where things are."""
+    import json
+
+    report = json.loads((folder / "report.json").read_text())
+    lines = [*report["summary"], *(f"warning: {w}" for w in report["warnings"])]
+    return "\n".join([*lines, "", f"report: {folder / 'report.html'}", f"model:  {folder / 'model'}"])

@@ -1,0 +1,343 @@
+"""`heedful prefer`: tune a language model from preference pairs, or from prompts and a judge.
+
+Tajwar et al. 2024 (Preference Fine-Tuning of LLMs Should Leverage Suboptimal, On-Policy Data) is the paper behind
+this job. Departures from it, each on purpose:
+
+1. One reference for the whole run, the start model; its log-probabilities are computed once per row.
+2. Log-probabilities are those of whole sequences. (The official code applies DPO and IPO per token.)
+3. Sampled token ids are trained as they were drawn, the end token included.
+4. Preference pairs from samples are best against worst of N by default; ties are dropped and counted.
+5. `ppo` uses group advantages without a value head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from heedful.errors import HeedfulError
+
+if TYPE_CHECKING:
+    from heedful.run import Run
+
+VOLATILE = ("json", "quiet", "dry_run", "save_every", "keep", "log_every", "micro_tokens", "max_rows")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Tune a language model from preference pairs (--data), or from prompts and a judge (--prompts, --judge)."""
+
+    out: str = "runs/prefer"
+    """The run folder. The same command again resumes it."""
+    model: str = "smollm2"
+    """Where to start: a Hub id, a model folder, a run folder, or `smollm2`."""
+    data: str = ""
+    """Preference pairs: JSONL (also .gz), Parquet, CSV or hub:owner/name. Columns as in TRL."""
+    prompts: str = ""
+    """Prompts to answer, for learning from the model's own samples."""
+    eval_data: str = ""
+    """Held-out pairs; without them a share of the prompts of --data is held out."""
+    eval_prompts: str = ""
+    """Held-out prompts; without them a share of --prompts is held out."""
+    columns: tuple[str, ...] = ()
+    """Column names, as `prompt=instruction chosen=good`."""
+    template: Literal["auto", "chat", "none"] = "auto"
+    """Whether a plain-text prompt goes through the chat template; auto: when there is one."""
+
+    judge: str = ""
+    """Who scores samples: `rule:...` or `path.py:function` in TRL's reward signature."""
+    reward_model: str = ""
+    """A reward model as the judge: a saved one, or a language model to fit to the pairs of --data."""
+    method: str = "dpo"
+    """dpo, robust, ipo, hinge, simpo, orpo, kto, sft; from samples also best, rwr, reinforce, ppo, apa."""
+    rounds: int = -1
+    """Rounds of sample, judge, learn; 0 learns from --data as it is; -1 is 2 with --prompts, else 0."""
+    n: int = 4
+    """Samples per prompt and round."""
+    pairs: Literal["best_worst", "all", "adjacent"] = "best_worst"
+    """Which samples of a prompt become pairs."""
+    margin: float = 0.0
+    """Smallest score difference of a pair."""
+    baseline: Literal["none", "batch", "group", "leave_one_out"] = "group"
+    """What reinforce, ppo and apa subtract from a score."""
+
+    beta: float = 0.1
+    """Strength of the reference in dpo, robust, ipo, hinge, kto, orpo and simpo (their papers' beta or lambda)."""
+    label_smoothing: float = 0.0
+    """dpo and robust: assumed share of flipped labels."""
+    gamma: float = 1.0
+    """simpo: target margin."""
+    tau: float = 1.0
+    """rwr: temperature of the weights."""
+    clip: float = 0.2
+    """ppo: ratio clip."""
+    kl: float = 0.0
+    """reinforce, ppo, apa, rwr, best: subtract kl * log(policy/start) from every score."""
+
+    max_new_tokens: int = 128
+    """Longest sample, in tokens."""
+    temperature: float = 1.0
+    """Of sampling, in training and evaluation."""
+    top_p: float = 1.0
+    """Of sampling."""
+    top_k: int = 0
+    """Of sampling."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a sample."""
+    max_rows: int = 256
+    """Samples drawn at the same time; lower it when memory runs out."""
+
+    lora_rank: int = 16
+    """Rank of the adapter; 0 trains all weights."""
+    lora_alpha: float = 32.0
+    """Scale of the adapter."""
+    learning_rate: float = 1e-4
+    """Peak learning rate of AdamW."""
+    batch_size: int = 8
+    """Pairs (or prompts with their samples) per step."""
+    epochs: float = 1.0
+    """Passes over the rows of a round."""
+    max_steps: int = 0
+    """Steps of a round, instead of epochs, when above 0."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the learning rate falls."""
+    warmup: float = 0.1
+    """Steps of warm-up, or a share when below 1."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+    ema: float = 0.0
+    """Decay of averaged weights; 0 keeps none."""
+    micro_tokens: float = 1024.0
+    """Token positions per forward pass; lower it when memory runs out, the result is the same."""
+    save_every: int = 20
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept."""
+    log_every: int = 1
+    """Steps between metric rows."""
+
+    eval_share: float = 0.1
+    """Share of prompts held out when no held-out file is given."""
+    eval_limit: int = 64
+    """Most held-out prompts that are answered."""
+    eval_n: int = 2
+    """Samples per held-out prompt."""
+    merged: bool = False
+    """Save the adapter merged into the weights."""
+    seed: int = 0
+    """Of everything."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the forward pass."""
+    preset: Literal["laptop", "paper"] = "laptop"
+    """laptop: SmolLM2 in minutes. paper: Pythia-1.4B with the paper's settings (Tajwar et al. 2024)."""
+    dry_run: bool = False
+    """Print the plan, the memory and the cost, and stop."""
+    json: bool = False
+    """Print result.json on standard output."""
+    quiet: bool = False
+    """No progress display."""
+
+
+def preset(name: str) -> Config:
+    """The defaults of a preset. Raises HeedfulError for an unknown name."""
+    if name == "laptop":
+        return Config()
+    if name == "paper":
+        # understanding-rlhf scripts: DPO lr 5e-7 offline and 1e-5 on-policy, batch 64, T=1, 256 new tokens
+        return replace(
+            Config(),
+            preset="paper",
+            model="EleutherAI/pythia-1.4b",
+            lora_rank=0,
+            learning_rate=5e-7,
+            batch_size=64,
+            beta=0.05,
+            schedule="constant",
+            warmup=0.0,
+            max_new_tokens=256,
+            max_steps=600,
+            micro_tokens=8192.0,
+            eval_limit=1000,
+            save_every=100,
+        )
+    raise HeedfulError(f"preset {name!r} is neither laptop nor paper")
+
+
+def main(cfg: Config) -> int:
+    """What `heedful prefer` does; the exit status."""
+    import json
+
+    from heedful.recipes import plan
+    from heedful.run import open_run
+
+    cfg = settle(cfg)
+    if cfg.dry_run:
+        print(plan.describe(cfg))
+        return 0
+    files = [
+        f for f in (cfg.data, cfg.prompts, cfg.eval_data, cfg.eval_prompts) if f and not f.startswith("hub:")
+    ]
+    with open_run(cfg.out, cfg, seed=cfg.seed, data=files, volatile=VOLATILE) as opened:
+        result = run(cfg, opened)
+    if cfg.json:
+        print(json.dumps(result, ensure_ascii=False))
+    elif not cfg.quiet:
+        print(plan.closing(Path(cfg.out), result))
+    return 0
+
+
+def settle(cfg: Config) -> Config:
+    """Fill in what other options decide and refuse what does not go together.
+
+    Raises HeedfulError with the reason for every pair of options that has no meaning.
+    """
+    from heedful.recipes.plan import problems
+
+    if cfg.rounds < 0:
+        cfg = replace(cfg, rounds=2 if cfg.prompts else 0)
+    wrong = problems(cfg)
+    if wrong:
+        raise HeedfulError("; ".join(wrong))
+    return cfg
+
+
+def run(cfg: Config, run: Run) -> dict[str, float]:
+    """Tune, measure before and after on held-out prompts, save the model and the report; returns result.json.
+
+    Every stage is kept in the run folder: a second call goes on where the first one stopped.
+    """
+    from heedful.evals import heldout
+    from heedful.policies.backbone import Lora
+    from heedful.policies.language import LanguagePolicy
+    from heedful.recipes import prefer_data, prefer_report
+
+    data = prefer_data.load(cfg, run)
+    lora = Lora(cfg.lora_rank, cfg.lora_alpha) if cfg.lora_rank else None
+    how: dict[str, Any] = {"template": cfg.template, "precision": cfg.precision, "device": cfg.device}
+    judge = prefer_data.judge(cfg, data, run, how)
+    policy = LanguagePolicy.load(cfg.model, lora=lora, seed=run.seed_for("adapter"), **how)
+    policy.keep_reference()
+
+    drawn = sampling(cfg)
+    ask: dict[str, Any] = {"n": cfg.eval_n, "quiet": cfg.quiet, **drawn}
+    before = heldout.answer(policy, data.eval_prompts, judge, "before", run, **ask)
+    counts: dict[str, int] = {}
+    for r in range(max(1, cfg.rounds)):
+        rows = learning_rows(cfg, policy, data, judge, r, run, counts)
+        learn(cfg, policy, rows, f"round{r}", run)
+    after = heldout.answer(policy, data.eval_prompts, judge, "after", run, **ask)
+    measured = heldout.measure(
+        policy,
+        before,
+        after,
+        data.eval_pairs or heldout.as_pairs(before),
+        run,
+        temperature=cfg.temperature,
+        max_new_tokens=cfg.max_new_tokens,
+        quiet=cfg.quiet,
+    )
+    return prefer_report.finish(cfg, policy, data, before, after, measured, counts, run)
+
+
+def sampling(cfg: Config) -> dict[str, Any]:
+    """How samples are drawn."""
+    return {
+        "temperature": cfg.temperature,
+        "top_p": cfg.top_p,
+        "top_k": cfg.top_k,
+        "max_new_tokens": cfg.max_new_tokens,
+        "stop": cfg.stop,
+        "max_rows": cfg.max_rows,
+    }
+
+
+def learning_rows(
+    cfg: Config,
+    policy: Any,
+    data: Any,
+    judge: Callable[..., Any] | None,
+    r: int,
+    run: Run,
+    counts: dict[str, int],
+) -> list[dict[str, Any]]:
+    """Training rows of round r: the user's pairs, or samples judged and selected. `counts` gains what was dropped."""
+    from heedful.feedback import advantages, best, pairs, reweight
+    from heedful.policies import objectives
+    from heedful.policies.stages import judge_once, sample_once
+    from heedful.recipes import prefer_data
+
+    method = objectives.check_method(cfg.method)
+    if not cfg.rounds:
+        return objectives.pair_rows(policy, data.pairs, cfg.method, run)
+    assert judge is not None
+    samples = sample_once(
+        policy, data.prompts, cfg.n, f"round{r}/samples", run, quiet=cfg.quiet, **sampling(cfg)
+    )
+    feedback = judge_once(judge, samples, f"round{r}/feedback", run)
+    if method.feedback == "samples" and cfg.kl:
+        feedback = prefer_data.less_kl(policy, samples, feedback, cfg.kl, run)
+    if method.feedback == "pairs":
+        chosen = pairs(samples, feedback, how=cfg.pairs, margin=cfg.margin)
+    elif cfg.method == "best":
+        chosen = best(samples, feedback)
+    elif cfg.method == "rwr":
+        chosen = reweight(samples, feedback, tau=cfg.tau)
+    else:
+        chosen = advantages(samples, feedback, baseline=cfg.baseline)
+    for name, count in chosen.counts.items():
+        counts[name] = counts.get(name, 0) + int(count)
+    if not chosen.rows:
+        raise HeedfulError(
+            f"round {r}: the judge gave no usable difference ({chosen.counts}); use another judge"
+        )
+    prefer_data.keep_rows(chosen.rows, f"round{r}/rows.jsonl", run)
+    if method.feedback == "pairs":
+        return objectives.pair_rows(policy, chosen.rows, cfg.method, run)
+    old = f"round{r}/old_logps.json" if cfg.method in objectives.NEEDS_OLD else ""
+    return objectives.sample_rows(policy, chosen.rows, run, old=old)
+
+
+def learn(cfg: Config, policy: Any, rows: list[dict[str, Any]], stage: str, run: Run) -> None:
+    """One stage of `fit` with the method's loss."""
+    from heedful.fit import FitConfig, fit
+    from heedful.policies import objectives
+
+    settings = FitConfig(
+        lr=cfg.learning_rate,
+        batch_size=cfg.batch_size,
+        epochs=cfg.epochs,
+        max_steps=cfg.max_steps,
+        schedule=cfg.schedule,
+        warmup=cfg.warmup,
+        weight_decay=cfg.weight_decay,
+        clip_norm=cfg.clip_norm,
+        ema=cfg.ema,
+        micro_cost=cfg.micro_tokens,
+        precision=policy.precision,
+        save_every=cfg.save_every,
+        keep=cfg.keep,
+        log_every=cfg.log_every,
+        quiet=cfg.quiet,
+    )
+    fit(
+        stage,
+        objectives.objective(policy, cfg.method, **options(cfg)),
+        policy.module,
+        rows,
+        settings,
+        run,
+        collate=objectives.collate(policy),
+        cost=objectives.row_cost(policy),
+        weight=objectives.row_weight(cfg.method),
+    )
+
+
+def options(cfg: Config) -> dict[str, float]:
+    """The numbers a method's loss may take."""
+    return {"beta": cfg.beta, "label_smoothing": cfg.label_smoothing, "gamma": cfg.gamma, "clip": cfg.clip}

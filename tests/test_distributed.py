@@ -1,0 +1,88 @@
+"""Two processes through torchrun compute what one computes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from heedful.run import read_metrics
+
+WORKER = str(Path(__file__).with_name("ranks_worker.py"))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Run folders of the same program, started alone and by torchrun with two processes."""
+    found = {world: tmp_path_factory.mktemp(f"world{world}") for world in (1, 2)}
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    for world, folder in found.items():
+        # --standalone picks a free port by itself.
+        launcher = (
+            ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"] if world > 1 else []
+        )
+        command = [sys.executable, *launcher, WORKER, str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr[-4000:]
+    return found
+
+
+def seen(folder: Path, rank: int) -> dict[str, Any]:
+    return json.loads((folder / f"seen-{rank}.json").read_text())
+
+
+def rows(folder: Path, stage: str) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in row.items() if k not in ("time", "tokens_per_s", "stage")}
+        for row in read_metrics(folder)
+        if row["stage"] == stage
+    ]
+
+
+def close(one: dict[str, Any], two: dict[str, Any]) -> bool:
+    return one.keys() == two.keys() and all(abs(one[k] - two[k]) < 1e-6 for k in one)
+
+
+def test_losses_and_metrics_are_those_of_one_process(folders: dict[int, Path]) -> None:
+    assert [seen(folders[2], rank)["world"] for rank in (0, 1)] == [2, 2]
+    one, two = (rows(folders[world], "plain") for world in (1, 2))
+    assert [row["step"] for row in one] == [*range(1, 13), 12]
+    assert len(one) == len(two) and all(map(close, one, two))
+    assert any("odd_output" in row for row in one)
+
+
+def test_weights_are_those_of_one_process_and_the_same_in_all(folders: dict[int, Path]) -> None:
+    alone, first, second = seen(folders[1], 0), seen(folders[2], 0), seen(folders[2], 1)
+    assert first["weights"] == second["weights"]
+    for name, weight in alone["weights"].items():
+        assert (torch.tensor(weight) - torch.tensor(first["weights"][name])).abs().max() < 1e-6
+    assert first["measured"] == second["measured"] == [12], "evaluate runs in every process"
+
+
+def test_a_crash_resumes_to_the_same_bytes(folders: dict[int, Path]) -> None:
+    for folder in folders.values():
+        again = folder / "crashed"
+        assert rows(again, "plain") == [row for row in rows(folder, "plain") if "half" not in row]
+        final = "plain/final/model.safetensors"
+        assert (folder / final).read_bytes() == (again / final).read_bytes()
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(folders: dict[int, Path]) -> None:
+    for rank in (0, 1):
+        found = seen(folders[2], rank)
+        assert found["exit"] == 143 and found["stopped at"] == ["step-00000004"]
+
+
+def test_every_process_names_the_row_that_is_not_finite(folders: dict[int, Path]) -> None:
+    first, second = (seen(folders[2], rank)["error"] for rank in (0, 1))
+    assert first == second
+    for error in (first, seen(folders[1], 0)["error"]):
+        assert error.startswith("broken, step 3: loss nan") and "nothing was applied" in error
+        assert "4" in error.split("Rows: ")[1].split(";")[0].split(", ")
