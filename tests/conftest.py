@@ -12,6 +12,6 @@ from jaxtyping import install_import_hook
 
 install_import_hook("heedful.losses", "beartype.beartype")
 
-import torch
+import torch  # noqa: E402 (the hook must come first)
 
 torch.set_num_threads(1)

@@ -491,7 +491,7 @@ def test_a_step_whose_rows_weigh_nothing_changes_nothing(tmp_path: Path) -> None
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(tmp_path, config(max_steps=40, quiet=False), cost=lambda row: 5)
     lines = capsys.readouterr().err.splitlines()
-    assert 10 <= len(lines) <= 12 and lines[-1].startswith("s: step 40/40  loss ")
+    assert 10 <= len(lines) <= 12 and lines[-1].startswith("s: 40/40  loss ")
     assert " tokens/s  " in lines[-1] and lines[-1].endswith("0:00 left") and "\x1b" not in "".join(lines)
     assert all(value > 0 for _, value in rows_of(tmp_path, "tokens_per_s"))
 

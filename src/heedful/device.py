@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, cast
+
 import torch
 
 from heedful.errors import HeedfulError
@@ -22,7 +24,7 @@ def pick_device(name: str = "auto") -> str:
     return name
 
 
-def pick_precision(name: str = "auto", device: str = "cpu") -> str:
+def pick_precision(name: str = "auto", device: str = "cpu") -> Literal["bf16", "fp32"]:
     """ "auto" is "bf16" where the hardware multiplies bfloat16, else "fp32".
 
     Raises HeedfulError for any other name.
@@ -30,7 +32,7 @@ def pick_precision(name: str = "auto", device: str = "cpu") -> str:
     if name not in ("auto", "bf16", "fp32"):
         raise HeedfulError(f"precision must be auto, bf16 or fp32, not {name!r}")
     if name != "auto":
-        return name
+        return cast(Literal["bf16", "fp32"], name)
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if device == "cpu" and _cpu_multiplies_bf16() else "fp32"

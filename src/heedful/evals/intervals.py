@@ -43,6 +43,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
+        """True when the whole interval lies on one side of zero."""
         return self.known and (self.low > 0 or self.high < 0)
 
     def bounds(self) -> list[float] | None:
@@ -50,6 +51,7 @@ class Interval:
         return [self.low, self.high] if self.known else None
 
     def shifted(self, by: float) -> Interval:
+        """The same interval with `by` added to the estimate and both bounds."""
         return Interval(self.estimate + by, self.low + by, self.high + by, self.n, self.missing)
 
 

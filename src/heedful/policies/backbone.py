@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class Backbone:
     ) -> None:
         self.source = source
         self.device = torch.device(pick_device(device))
-        self.precision = pick_precision(precision, self.device.type)
+        self.precision: Literal["bf16", "fp32"] = pick_precision(precision, self.device.type)
         self.encoder = Encoder(tokenizer, template)
         self.tokenizer = tokenizer
         self.module = _with_lora(module, lora, self.task, seed) if lora is not None else module
@@ -102,7 +102,7 @@ class Backbone:
     @contextmanager
     def attention(self, name: str) -> Iterator[None]:
         """Inside, the model uses the attention function registered under `name`."""
-        config = self.transformer.config
+        config: Any = self.transformer.config
         before = config._attn_implementation
         config._attn_implementation = name
         try:
@@ -188,7 +188,8 @@ class Backbone:
         """Whether the packed computation gives the plain result on this architecture."""
         if not getattr(type(self.transformer), "_supports_attention_backend", False):
             return False
-        size = int(self.transformer.config.get_text_config().vocab_size)
+        config: Any = self.transformer.config
+        size = int(config.get_text_config().vocab_size)
         ids = [x % size for x in (11, 29, 3, 47, 5, 61, 7, 83, 19)]
         groups = [Group(ids[:4], [ids[4:7], ids[7:9]]), Group(ids[2:5], [ids[5:8]])]
         with torch.no_grad(), self.eval_mode(), self.autocast():

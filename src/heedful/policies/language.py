@@ -247,7 +247,10 @@ class LanguagePolicy(Backbone):
         if stop:
             options["stopped"] = lambda ids: any(s in self.encoder.decode(ids) for s in stop)
         with self.eval_mode(), self.autocast():
-            if self.shares_prefix:
+            # Past a sliding window the prompt's keys are no longer the same for all steps, so not shareable.
+            window = getattr(self.transformer.config, "sliding_window", None)
+            longest = max((len(ids) for ids in prompts), default=0) + max_new_tokens
+            if self.shares_prefix and (not window or longest <= window):
                 with self.attention(packing.ATTENTION):
                     drawn = sampling.generate(
                         self.decoder, logits, prompts, n, seeds, progress=progress, **options

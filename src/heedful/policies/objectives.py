@@ -17,6 +17,7 @@ from torch import Tensor
 
 from heedful import losses
 from heedful.errors import HeedfulError
+from heedful.policies.backbone import Backbone
 from heedful.policies.language import LanguagePolicy
 from heedful.policies.packing import Group
 from heedful.run import Run
@@ -178,7 +179,7 @@ def _rows(policy: LanguagePolicy, groups: list[Group], reference: bool, run: Run
     return rows
 
 
-def collate(policy: LanguagePolicy) -> Callable[[list[Row]], dict[str, Any]]:
+def collate(policy: Backbone) -> Callable[[list[Row]], dict[str, Any]]:
     """For `fit`: rows -> {"groups": [...], name: (R*N,) tensor or (R*N, T) for token log-probabilities}."""
 
     def join(rows: list[Row]) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def collate(policy: LanguagePolicy) -> Callable[[list[Row]], dict[str, Any]]:
     return join
 
 
-def row_cost(policy: LanguagePolicy) -> Callable[[Row], float]:
+def row_cost(policy: Backbone) -> Callable[[Row], float]:
     """For `fit`: positions of a row in the forward pass."""
     return lambda row: float(policy.cost(row["group"]))
 

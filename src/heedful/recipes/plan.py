@@ -93,7 +93,8 @@ def describe(cfg: Config) -> str:
     steps *= max(1, cfg.rounds)
     tokens = steps * cfg.batch_size * (64 + 2 * cfg.max_new_tokens)
     held = min(cfg.eval_limit, max(1, int(per_round * cfg.eval_share))) * cfg.eval_n * 2
-    sampled = (cfg.rounds * per_round * cfg.n + held) * length
+    drawn = cfg.rounds * per_round * cfg.n + held
+    sampled = drawn * length
     flops = 6 * size.parameters * tokens + 2 * size.parameters * (sampled + tokens)
 
     def gib(x: float) -> str:
@@ -106,7 +107,7 @@ def describe(cfg: Config) -> str:
             f"  trained      {trained / 1e6:,.2f} M parameters ({'LoRA' if lora else 'all'}) by {cfg.method}",
             f"  data         {rows:,} pairs, {prompts:,} prompts",
             f"  work         {max(1, cfg.rounds)} stage(s), {steps:,} steps of {cfg.batch_size}",
-            f"  sampling     {cfg.rounds * per_round * cfg.n + held:,} completions of up to {cfg.max_new_tokens} tokens",
+            f"  sampling     {drawn:,} completions of up to {cfg.max_new_tokens} tokens",
             "memory",
             f"  weights      {gib(weights)}" + (f", reference {gib(reference)}" if reference else ""),
             f"  training     {gib(states)} gradients and AdamW, about {gib(activations)} activations",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -12,7 +12,7 @@ from heedful.data.rows import Rows, open_rows, parse_columns, split_by_prompt
 from heedful.errors import HeedfulError
 from heedful.feedback import Feedback, Judge, Samples
 from heedful.fit import FitConfig, fit
-from heedful.hub import is_reward_model
+from heedful.hub import is_reward_model, save_model
 from heedful.judges.reward import RewardModel, reward_objective
 from heedful.judges.rules import parse_judge
 from heedful.policies import objectives
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Part:
-    """Some rows of a file, read from disk when they are asked for; a sequence."""
+class Part(Sequence[dict[str, Any]]):
+    """Some rows of a file, read from disk when they are asked for."""
 
     rows: Rows
     indices: Sequence[int]
@@ -34,7 +34,13 @@ class Part:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
+    @overload
+    def __getitem__(self, i: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, i: slice) -> Part: ...
+    def __getitem__(self, i: int | slice) -> dict[str, Any] | Part:
+        if isinstance(i, slice):
+            return Part(self.rows, self.indices[i])
         return self.rows[int(self.indices[i])]
 
 
@@ -130,19 +136,19 @@ def judge(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> Judge | Non
 
 
 def fit_reward_model(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> RewardModel:
-    """Fit a Bradley-Terry reward model to the training pairs; its held-out accuracy goes to reward/accuracy.json."""
+    """Fit a Bradley-Terry reward model to the training pairs; it is saved as reward_model/."""
     model = RewardModel.load(
         cfg.reward_model, lora=Lora(cfg.lora_rank or 16, cfg.lora_alpha), seed=run.seed_for("reward"), **how
     )
 
     def rows(part: Sequence[dict[str, Any]]) -> list[objectives.Row]:
-        made = []
-        for i in range(len(part)):
-            row = part[i]
-            made.append({"group": model.group(row["prompt"], [row["chosen"], row["rejected"]])})
-            if "margin" in row:
-                made[-1]["margin"] = [float(row["margin"])]
-        return made
+        return [
+            {
+                "group": model.group(row["prompt"], [row["chosen"], row["rejected"]]),
+                "margin": [float(row.get("margin") or 0.0)],
+            }
+            for row in part
+        ]
 
     settings = FitConfig(
         lr=cfg.learning_rate,
@@ -168,7 +174,14 @@ def fit_reward_model(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> 
     scores = run.once("reward/held_out.json", lambda: model.score([row["group"] for row in held]))
     right = sum((a > b) + 0.5 * (a == b) for a, b in scores)
     data.facts["reward model: held-out accuracy"] = round(right / max(1, len(scores)), 4)
-    model.save(run.path("reward_model"))
+    if run.rank == 0:
+        card = {
+            "base_model": cfg.reward_model,
+            "method": "bradley_terry",
+            "feedback": cfg.data,
+            "metrics": {"held-out accuracy": right / max(1, len(scores)), "held-out pairs": len(scores)},
+        }
+        save_model(model.module, model.tokenizer, run.path("reward_model"), card=card)
     return model
 
 
