@@ -249,7 +249,8 @@ class Backbone:
             flat = p.detach().flatten()
             sample = flat[:: max(1, flat.numel() // 64)].float().cpu().numpy()
             digest.update(f"{name}{tuple(p.shape)}".encode() + sample.tobytes())
-            digest.update(np.float64(flat.double().sum().item()).tobytes())
+            total = flat.cpu().double() if flat.device.type == "mps" else flat  # Apple GPUs have no float64
+            digest.update(np.float64(total.sum(dtype=torch.float64).item()).tobytes())
         return digest.hexdigest()
 
 

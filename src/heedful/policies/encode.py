@@ -23,7 +23,7 @@ class Encoder:
 
     tokenizer: Any
     template: str = "auto"
-    boundary_merges: int = field(default=0, init=False)
+    _merged: set[int] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.template not in ("auto", "chat", "none"):
@@ -32,6 +32,11 @@ class Encoder:
         if self.template == "chat" and not has:
             raise HeedfulError("the tokenizer has no chat template; use --template none")
         self._chat = has and self.template != "none"
+
+    @property
+    def boundary_merges(self) -> int:
+        """How many different completions began inside what would have been one token with the prompt."""
+        return len(self._merged)
 
     @property
     def end(self) -> int:
@@ -77,7 +82,7 @@ class Encoder:
             joint = self.tokenizer(head + text, add_special_tokens=False, return_offsets_mapping=True)
             across = any(a < len(head) < b for a, b in joint["offset_mapping"])
             if across or (ids and joint["input_ids"][-len(ids) :] != ids):
-                self.boundary_merges += 1
+                self._merged.add(hash((head, text)))
         return [*ids, self.end]
 
     def decode(self, ids: Sequence[int]) -> str:

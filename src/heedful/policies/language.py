@@ -27,7 +27,11 @@ from heedful.policies import packing, sampling
 from heedful.policies.backbone import Backbone
 from heedful.policies.encode import Prompt
 from heedful.policies.packing import Group
+from heedful.progress import Progress
 from heedful.run import Run
+
+LOGPS_PART = 1024
+"""Groups whose log-probabilities share a file of the cache."""
 
 
 @dataclass(frozen=True)
@@ -175,19 +179,38 @@ class LanguagePolicy(Backbone):
 
         def sums(batch: list[Group]) -> Tensor:
             logp, mask = self.logp_groups(batch)
-            return (logp * mask).double().sum(-1)
+            return (logp * mask).cpu().double().sum(-1)  # Apple GPUs have no float64
 
         return self.in_batches(groups, sums, progress)
 
-    def cached_logps(self, groups: Sequence[Group], run: Run) -> list[list[float]]:
+    def cached_logps(self, groups: Sequence[Group], run: Run, *, shown: str = "") -> list[list[float]]:
         """`sequence_logps`, computed once per run folder and content: the weights and every token id.
 
-        The cache is `logps/<hash>.json` in the run folder; a second call with equal content reads it.
+        The cache is `logps/<hash>.json` in the run folder, one file for every 1024 groups, so that a kill costs
+        one of them at most; a second call with equal content reads them. shown: a name for a progress display.
         """
-        digest = hashlib.sha256(self.fingerprint().encode())
-        for group in groups:
-            digest.update(json.dumps([list(group.prompt), [list(c) for c in group.completions]]).encode())
-        return run.once(f"logps/{digest.hexdigest()[:32]}.json", lambda: self.sequence_logps(groups))
+        weights = self.fingerprint()
+        out: list[list[float]] = []
+        with Progress(shown, len(groups), unit="rows", quiet=not shown or run.rank != 0) as bar:
+            for first in range(0, len(groups), LOGPS_PART):
+                part = [groups[i] for i in range(first, min(first + LOGPS_PART, len(groups)))]
+                digest = hashlib.sha256(weights.encode())
+                for group in part:
+                    content = [list(group.prompt), [list(c) for c in group.completions]]
+                    digest.update(json.dumps(content).encode())
+
+                def make(part: list[Group] = part, first: int = first) -> list[list[float]]:
+                    done = first
+
+                    def tick(count: int) -> None:
+                        nonlocal done
+                        done += count
+                        bar.show(done, "scored")
+
+                    return self.sequence_logps(part, progress=tick)
+
+                out += run.once(f"logps/{digest.hexdigest()[:32]}.json", make)
+        return out
 
     def cached_token_logps(self, groups: Sequence[Group], run: Run, name: str) -> list[list[list[float]]]:
         """Log-probability of every token of every completion, made once and kept as `name` (.json)."""

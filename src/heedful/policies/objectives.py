@@ -8,10 +8,11 @@ Letters: R rows in a batch, N completions of a row, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,13 +139,64 @@ METHODS: dict[str, Method] = {
 NEEDS_OLD = ("ppo", "apa")
 
 
-def pair_rows(policy: LanguagePolicy, pairs: Iterable[Mapping[str, Any]], method: str, run: Run) -> list[Row]:
+@dataclass(frozen=True)
+class Lazy(Sequence[Any]):
+    """`length` items, each made by `make(i)` whenever it is asked for."""
+
+    length: int
+    make: Callable[[int], Any]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self.make(j) for j in range(*i.indices(self.length))]
+        if not -self.length <= i < self.length:
+            raise IndexError(i)
+        return self.make(i % self.length)
+
+
+def pair_rows(
+    policy: LanguagePolicy,
+    pairs: Sequence[Mapping[str, Any]],
+    method: str,
+    run: Run,
+    *,
+    shown: str = "",
+) -> Sequence[Row]:
     """Training rows of preference pairs: {"prompt" or "input", "chosen", "rejected"}, chosen first.
 
-    Reference log-probabilities are computed once and kept in the run folder.
+    They are tokenised when they are asked for, so that pairs on disk stay there. Reference log-probabilities are
+    computed once and kept in the run folder; shown: a name for the progress display of that.
+    Raises HeedfulError naming every pair that is longer than the model's context.
     """
-    groups = [policy.group(p.get("prompt", p.get("input")), [p["chosen"], p["rejected"]]) for p in pairs]
-    return _rows(policy, groups, METHODS[method].reference, run)
+
+    def group(i: int) -> Group:
+        pair = pairs[i]
+        prompt = pair["prompt"] if "prompt" in pair else pair["input"]
+        return policy.group(prompt, [pair["chosen"], pair["rejected"]])
+
+    check_lengths(len(pairs), group, getattr(pairs, "where", lambda i: f"pair {i + 1}"))
+    if not check_method(method).reference:
+        return Lazy(len(pairs), lambda i: {"group": group(i)})
+    with policy.reference():
+        values = policy.cached_logps(Lazy(len(pairs), group), run, shown=shown)
+    ref = np.array(values, dtype=np.float64).reshape(-1, 2)
+    return Lazy(len(pairs), lambda i: {"group": group(i), "ref": ref[i].tolist()})
+
+
+def check_lengths(count: int, group: Callable[[int], Group], where: Callable[[int], str]) -> None:
+    """Tokenise everything once. Raises HeedfulError with the place and the reason of all that does not fit."""
+    problems = []
+    for i in range(count):
+        try:
+            group(i)
+        except HeedfulError as error:
+            problems.append(f"{where(i)}: {error}")
+    if problems:
+        more = f"\n… and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise HeedfulError("\n".join(problems[:20]) + more)
 
 
 def sample_rows(
@@ -159,7 +211,7 @@ def sample_rows(
             grouped.append((row["input"], []))
         grouped[-1][1].append(row)
     groups = [policy.group(prompt, [row["output"] for row in part]) for prompt, part in grouped]
-    made = _rows(policy, groups, False, run)
+    made: list[Row] = [{"group": group} for group in groups]
     for row, (_, part) in zip(made, grouped, strict=True):
         for name in ("advantage", "weight"):
             if name in part[0]:
@@ -168,15 +220,6 @@ def sample_rows(
         for row, values in zip(made, policy.cached_token_logps(groups, run, old), strict=True):
             row["old"] = values
     return made
-
-
-def _rows(policy: LanguagePolicy, groups: list[Group], reference: bool, run: Run) -> list[Row]:
-    rows: list[Row] = [{"group": group} for group in groups]
-    if reference:
-        with policy.reference():
-            for row, values in zip(rows, policy.cached_logps(groups, run), strict=True):
-                row["ref"] = values
-    return rows
 
 
 def collate(policy: Backbone) -> Callable[[list[Row]], dict[str, Any]]:

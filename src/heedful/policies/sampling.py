@@ -221,9 +221,9 @@ def generate(
         logps = np.zeros(len(rows))
         ended = np.zeros(len(rows), dtype=bool)
         for step in range(max_new_tokens):
-            u = torch.from_numpy(uniforms(seeds[[rows[a] for a in alive]], step)).to(device)
+            u = torch.from_numpy(uniforms(seeds[[rows[a] for a in alive]], step)).float().to(device)
             tokens, logp = choose(logits, u, temperature=temperature, top_p=top_p, top_k=top_k)
-            logps[alive] += np.where(ended[alive], 0.0, logp.double().cpu().numpy())
+            logps[alive] += np.where(ended[alive], 0.0, logp.cpu().double().numpy())
             for a, token in zip(alive, tokens.tolist(), strict=True):
                 if not ended[a]:
                     ids[a].append(token)

@@ -12,7 +12,7 @@ this job. Departures from it, each on purpose:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -265,7 +265,7 @@ def learning_rows(
     r: int,
     run: Run,
     counts: dict[str, int],
-) -> list[dict[str, Any]]:
+) -> Sequence[dict[str, Any]]:
     """Training rows of round r: the user's pairs, or samples judged and selected. `counts` gains what was dropped."""
     from heedful.feedback import advantages, best, pairs, reweight
     from heedful.policies import objectives
@@ -273,8 +273,9 @@ def learning_rows(
     from heedful.recipes import prefer_data
 
     method = objectives.check_method(cfg.method)
+    ref = "" if cfg.quiet else f"round{r}/reference"
     if not cfg.rounds:
-        return objectives.pair_rows(policy, data.pairs, cfg.method, run)
+        return objectives.pair_rows(policy, data.pairs, cfg.method, run, shown=ref)
     assert judge is not None
     samples = sample_once(
         policy, data.prompts, cfg.n, f"round{r}/samples", run, quiet=cfg.quiet, **sampling(cfg)
@@ -298,12 +299,12 @@ def learning_rows(
         )
     prefer_data.keep_rows(chosen.rows, f"round{r}/rows.jsonl", run)
     if method.feedback == "pairs":
-        return objectives.pair_rows(policy, chosen.rows, cfg.method, run)
+        return objectives.pair_rows(policy, chosen.rows, cfg.method, run, shown=ref)
     old = f"round{r}/old_logps.json" if cfg.method in objectives.NEEDS_OLD else ""
     return objectives.sample_rows(policy, chosen.rows, run, old=old)
 
 
-def learn(cfg: Config, policy: Any, rows: list[dict[str, Any]], stage: str, run: Run) -> None:
+def learn(cfg: Config, policy: Any, rows: Sequence[dict[str, Any]], stage: str, run: Run) -> None:
     """One stage of `fit` with the method's loss."""
     from heedful.fit import FitConfig, fit
     from heedful.policies import objectives

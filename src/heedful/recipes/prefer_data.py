@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
-from heedful.data.rows import Rows, open_rows, parse_columns, split_by_prompt
+from heedful.data.rows import Rows, open_rows, parse_columns, prompt_key, split_by_prompt
 from heedful.errors import HeedfulError
 from heedful.feedback import Feedback, Judge, Samples
 from heedful.fit import FitConfig, fit
@@ -43,17 +43,26 @@ class Part(Sequence[dict[str, Any]]):
             return Part(self.rows, self.indices[i])
         return self.rows[int(self.indices[i])]
 
+    def where(self, i: int) -> str:
+        """File and line of a row."""
+        return self.rows.where(int(self.indices[i]))
+
 
 @dataclass
 class Data:
-    """Training and held-out parts; `columns` holds, for each prompt, the row it came from (for judges)."""
+    """Training and held-out parts. `row_of` tells, for each prompt by its `prompt_key`, a row it came from."""
 
     pairs: Sequence[dict[str, Any]] = ()
     eval_pairs: Sequence[dict[str, Any]] = ()
     prompts: list[Any] = field(default_factory=list)
     eval_prompts: list[Any] = field(default_factory=list)
-    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    row_of: dict[bytes, tuple[Part, int]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def columns(self, prompt: Any) -> dict[str, Any]:
+        """The further columns of a prompt's row, for judges."""
+        part, i = self.row_of[prompt_key(prompt)]
+        return {k: v for k, v in part[i].items() if k not in ("prompt", "chosen", "rejected")}
 
 
 def load(cfg: Config, run: Run) -> Data:
@@ -70,15 +79,10 @@ def load(cfg: Config, run: Run) -> Data:
     def parts(path: str, held: str, kind: str) -> tuple[Part, Part]:
         rows = read(path, kind)
         if held:
+            train = Part(rows, range(len(rows)))
             other = read(held, kind)
-            train = {_key(row["prompt"]) for row in rows}
-            both = [i for i in range(len(other)) if _key(other[i]["prompt"]) in train]
-            if both:
-                raise HeedfulError(
-                    f"{held}: {len(both)} prompts are also in {path} (the first is row {both[0] + 1}); "
-                    "held-out prompts must not be trained on"
-                )
-            return Part(rows, range(len(rows))), Part(other, range(len(other)))
+            refuse_shared(train, path, Part(other, range(len(other))), held)
+            return train, Part(other, range(len(other)))
         train_rows, held_rows = split_by_prompt(rows, cfg.eval_share, run.seed)
         if not len(train_rows) or not len(held_rows):
             raise HeedfulError(
@@ -88,34 +92,66 @@ def load(cfg: Config, run: Run) -> Data:
         return Part(rows, train_rows), Part(rows, held_rows)
 
     if cfg.data:
-        data.pairs, data.eval_pairs = parts(cfg.data, cfg.eval_data, "preference")
-        data.facts |= {"training pairs": len(data.pairs), "held-out pairs": len(data.eval_pairs)}
-    if cfg.prompts:
-        train, held = parts(cfg.prompts, cfg.eval_prompts, "prompt")
-    elif cfg.eval_prompts:
-        rows = read(cfg.eval_prompts, "prompt")
-        train, held = data.pairs, Part(rows, range(len(rows)))
+        train, held = parts(cfg.data, cfg.eval_data, "preference")
+        data.pairs, data.eval_pairs = train, held
+        data.facts |= {"training pairs": len(train), "held-out pairs": len(held)}
+        asked = train
+        if cfg.prompts:
+            train, held = parts(cfg.prompts, cfg.eval_prompts, "prompt")
+            held = unseen(asked, cfg.data, held, cfg.eval_prompts, data.facts)
+        elif cfg.eval_prompts:
+            rows = read(cfg.eval_prompts, "prompt")
+            held = Part(rows, range(len(rows)))
+            refuse_shared(train, cfg.data, held, cfg.eval_prompts)
     else:
-        train, held = data.pairs, data.eval_pairs
-    data.prompts = _prompts(train, data.columns)
-    data.eval_prompts = _prompts(held, data.columns)[: cfg.eval_limit]
-    data.facts |= {"training prompts": len(data.prompts), "held-out prompts": len(data.eval_prompts)}
+        train, held = parts(cfg.prompts, cfg.eval_prompts, "prompt")
+    if cfg.rounds:
+        data.prompts = _prompts(train, data.row_of, len(train))
+        data.facts["training prompts"] = len(data.prompts)
+    data.eval_prompts = _prompts(held, data.row_of, cfg.eval_limit)
+    data.facts["held-out prompts"] = len(data.eval_prompts)
     return data
 
 
-def _key(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+def refuse_shared(train: Part, path: str, held: Part, held_path: str) -> None:
+    """Raises HeedfulError when a prompt of `held` is also one of `train`."""
+    known = {prompt_key(row["prompt"]) for row in train}
+    both = [i for i, row in enumerate(held) if prompt_key(row["prompt"]) in known]
+    if both:
+        raise HeedfulError(
+            f"{held_path}: {len(both)} prompts are also in {path} (the first is {held.where(both[0])}); "
+            "held-out prompts must not be trained on"
+        )
 
 
-def _prompts(rows: Sequence[dict[str, Any]], columns: dict[str, dict[str, Any]]) -> list[Any]:
-    """Each prompt once, in order."""
-    seen: dict[str, Any] = {}
-    for i in range(len(rows)):
-        row = rows[i]
-        key = _key(row["prompt"])
-        seen.setdefault(key, row["prompt"])
-        columns.setdefault(key, {k: v for k, v in row.items() if k not in ("prompt", "chosen", "rejected")})
-    return list(seen.values())
+def unseen(train: Part, path: str, held: Part, held_path: str, facts: dict[str, Any]) -> Part:
+    """`held` without the prompts of `train`, which a reward model learns from; their number goes to `facts`.
+
+    Raises HeedfulError when the user named the held-out file (its rows are not ours to drop), or none are left.
+    """
+    if held_path:
+        refuse_shared(train, path, held, held_path)
+        return held
+    known = {prompt_key(row["prompt"]) for row in train}
+    left = [index for index, row in zip(held.indices, held) if prompt_key(row["prompt"]) not in known]
+    if not left:
+        raise HeedfulError(f"every held-out prompt is also in {path}: give other prompts with --eval-prompts")
+    if len(left) < len(held):
+        facts["held-out prompts left out, being in the training pairs"] = len(held) - len(left)
+    return Part(held.rows, left)
+
+
+def _prompts(rows: Part, row_of: dict[bytes, tuple[Part, int]], limit: int) -> list[Any]:
+    """The first `limit` different prompts, in order."""
+    prompts: list[Any] = []
+    for i, row in enumerate(rows):
+        if len(prompts) == limit:
+            break
+        key = prompt_key(row["prompt"])
+        if key not in row_of:
+            row_of[key] = (rows, i)
+            prompts.append(row["prompt"])
+    return prompts
 
 
 def judge(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> Judge | None:
@@ -124,8 +160,7 @@ def judge(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> Judge | Non
     Raises HeedfulError when a reward model must be fitted and there are no pairs.
     """
     if cfg.judge:
-        columns = data.columns
-        return parse_judge(cfg.judge, columns=lambda prompt: columns.get(_key(prompt), {}))
+        return parse_judge(cfg.judge, columns=data.columns)
     if not cfg.reward_model:
         return None
     if is_reward_model(cfg.reward_model):
