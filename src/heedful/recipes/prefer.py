@@ -43,6 +43,8 @@ class Config:
     """Held-out prompts; without them a share of --prompts is held out."""
     columns: tuple[str, ...] = ()
     """Column names, as `prompt=instruction chosen=good`."""
+    drop_faulty_rows: bool = False
+    """Leave out rows of --data and --prompts that have errors, and count them, instead of stopping."""
     template: Literal["auto", "chat", "none"] = "auto"
     """Whether a plain-text prompt goes through the chat template; auto: when there is one."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -74,7 +75,16 @@ def load(cfg: Config, run: Run) -> Data:
     columns = parse_columns(cfg.columns)
 
     def read(path: str, kind: str) -> Rows:
-        return open_rows(path, kind=kind, columns=columns, cache=run.path("cache"))
+        rows = open_rows(
+            path, kind, columns=columns, cache=run.path("cache"), drop_faulty=cfg.drop_faulty_rows
+        )
+        for name, count in (
+            ("faulty rows left out", "faulty_rows"),
+            ("warnings (heedful check)", "warnings"),
+        ):
+            if getattr(rows.report, count):
+                data.facts[f"{Path(path).name}: {name}"] = getattr(rows.report, count)
+        return rows
 
     def parts(path: str, held: str, kind: str) -> tuple[Part, Part]:
         rows = read(path, kind)
