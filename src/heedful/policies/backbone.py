@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from heedful.device import pick_device, pick_precision
@@ -243,9 +244,17 @@ class Backbone:
             self.module = current
 
     def fingerprint(self) -> str:
-        """A content hash of the weights in use, cheap enough to take before every cached computation."""
-        digest = hashlib.sha256(self.precision.encode())
+        """A content hash of the weights in use, cheap enough to take before every cached computation.
+
+        With the adapter off (`reference`), adapter weights are not in use and do not count.
+        """
+        adapters = [m for m in self.module.modules() if isinstance(m, BaseTunerLayer)]
+        off = any(layer.disable_adapters for layer in adapters)
+        active = "" if off or not adapters else ",".join(adapters[0].active_adapters)
+        digest = hashlib.sha256(f"{self.precision} {active}".encode())
         for name, p in sorted(self.module.named_parameters()):
+            if off and ("lora_" in name or "modules_to_save" in name):
+                continue
             flat = p.detach().flatten()
             sample = flat[:: max(1, flat.numel() // 64)].float().cpu().numpy()
             digest.update(f"{name}{tuple(p.shape)}".encode() + sample.tobytes())

@@ -9,6 +9,7 @@ Letters: R rows in a batch, N completions of a row, T tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -114,9 +115,8 @@ def _ppo(b: Batch, options: Mapping[str, Any]) -> Scored:
 
 
 def _apa(b: Batch, options: Mapping[str, Any]) -> Scored:
-    return losses.apa_loss(
-        b.total, b.numbers["old"], b.numbers["advantage"], **_given(options, losses.apa_loss)
-    )
+    lam = {"lam": options["tau"]} if "tau" in options else {}
+    return losses.apa_loss(b.logp, b.numbers["old"], b.mask, b.numbers["advantage"], **lam)
 
 
 METHODS: dict[str, Method] = {
@@ -136,7 +136,8 @@ METHODS: dict[str, Method] = {
     "ppo": Method("samples", False, _ppo, "clipped policy gradient on group advantages, no value head"),
     "apa": Method("samples", False, _apa, "squared loss on log-ratio and advantage"),
 }
-NEEDS_OLD = ("ppo", "apa")
+TOKEN_LOGPS = {"ppo": "policy", "apa": "reference"}
+"""Methods that need the token log-probabilities of another policy: of the one that sampled, or of the reference."""
 
 
 @dataclass(frozen=True)
@@ -200,11 +201,11 @@ def check_lengths(count: int, group: Callable[[int], Group], where: Callable[[in
 
 
 def sample_rows(
-    policy: LanguagePolicy, rows: Sequence[Mapping[str, Any]], run: Run, *, old: str = ""
+    policy: LanguagePolicy, rows: Sequence[Mapping[str, Any]], method: str, run: Run, *, name: str = "round0"
 ) -> list[Row]:
     """Training rows of scored samples: {"input", "output", "advantage" | "weight"}; neighbours with one input
-    become one row, so their prompt is encoded once. old: the file that keeps token log-probabilities from before the
-    update, for the methods that need them."""
+    become one row, so their prompt is encoded once. name: the stage under which token log-probabilities from before
+    the update are kept, for the methods that need them."""
     grouped: list[tuple[Any, list[Mapping[str, Any]]]] = []
     for row in rows:
         if not grouped or grouped[-1][0] is not row["input"]:
@@ -213,12 +214,14 @@ def sample_rows(
     groups = [policy.group(prompt, [row["output"] for row in part]) for prompt, part in grouped]
     made: list[Row] = [{"group": group} for group in groups]
     for row, (_, part) in zip(made, grouped, strict=True):
-        for name in ("advantage", "weight"):
-            if name in part[0]:
-                row[name] = [float(item[name]) for item in part]
-    if old:
-        for row, values in zip(made, policy.cached_token_logps(groups, run, old), strict=True):
-            row["old"] = values
+        for key in ("advantage", "weight"):
+            if key in part[0]:
+                row[key] = [float(item[key]) for item in part]
+    if method in TOKEN_LOGPS:
+        with policy.reference() if TOKEN_LOGPS[method] == "reference" else nullcontext():
+            values = policy.cached_token_logps(groups, run, f"{name}/token_logps.json")
+        for row, old in zip(made, values, strict=True):
+            row["old"] = old
     return made
 
 

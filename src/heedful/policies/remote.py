@@ -203,7 +203,7 @@ class RemotePolicy:
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         """The server's answer of status 200; tries again where that may help."""
-        where = f"{self.url}{path}"
+        where, problem = f"{self.url}{path}", ""
         for attempt in range(self.retries + 1):
             asked: float | None = None
             with self._lock:

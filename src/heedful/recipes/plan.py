@@ -13,7 +13,7 @@ FROM_SAMPLES = ("best", "rwr", "reinforce", "ppo", "apa")
 OPTION_OF = {
     "label_smoothing": (0.0, ("dpo", "robust")),
     "gamma": (1.0, ("simpo",)),
-    "tau": (1.0, ("rwr",)),
+    "tau": (1.0, ("rwr", "apa")),
     "clip": (0.2, ("ppo",)),
     "kl": (0.0, FROM_SAMPLES),
     "baseline": ("group", ("reinforce", "ppo", "apa")),

@@ -72,7 +72,7 @@ class Config:
     gamma: float = 1.0
     """simpo: target margin."""
     tau: float = 1.0
-    """rwr: temperature of the weights."""
+    """rwr: temperature of the weights; apa: what advantages are divided by (lambda)."""
     clip: float = 0.2
     """ppo: ratio clip."""
     kl: float = 0.0
@@ -302,8 +302,7 @@ def learning_rows(
     prefer_data.keep_rows(chosen.rows, f"round{r}/rows.jsonl", run)
     if method.feedback == "pairs":
         return objectives.pair_rows(policy, chosen.rows, cfg.method, run, shown=ref)
-    old = f"round{r}/old_logps.json" if cfg.method in objectives.NEEDS_OLD else ""
-    return objectives.sample_rows(policy, chosen.rows, run, old=old)
+    return objectives.sample_rows(policy, chosen.rows, cfg.method, run, name=f"round{r}")
 
 
 def learn(cfg: Config, policy: Any, rows: Sequence[dict[str, Any]], stage: str, run: Run) -> None:
@@ -343,4 +342,10 @@ def learn(cfg: Config, policy: Any, rows: Sequence[dict[str, Any]], stage: str, 
 
 def options(cfg: Config) -> dict[str, float]:
     """The numbers a method's loss may take."""
-    return {"beta": cfg.beta, "label_smoothing": cfg.label_smoothing, "gamma": cfg.gamma, "clip": cfg.clip}
+    return {
+        "beta": cfg.beta,
+        "label_smoothing": cfg.label_smoothing,
+        "gamma": cfg.gamma,
+        "clip": cfg.clip,
+        "tau": cfg.tau,
+    }
