@@ -86,3 +86,43 @@ def test_every_process_names_the_row_that_is_not_finite(folders: dict[int, Path]
     for error in (first, seen(folders[1], 0)["error"]):
         assert error.startswith("broken, step 3: loss nan") and "nothing was applied" in error
         assert "4" in error.split("Rows: ")[1].split(";")[0].split(", ")
+
+
+def test_prefer_on_two_processes_learns_what_one_learns(tmp_path: Path) -> None:
+    from prefer_worker import command as prefer_command
+    from prefer_worker import make_inputs
+
+    make_inputs(tmp_path)
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    printed = {}
+    for world in (1, 2):
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={world}", "-m"]
+        words = [*(launcher if world > 1 else []), "heedful"]
+        arguments = prefer_command(tmp_path, tmp_path / f"world{world}", "onpolicy")
+        done = subprocess.run(
+            [sys.executable, "-m", *words, *arguments, "--json"],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert done.stdout.count("\n") == 1, "one process speaks"
+        printed[world] = json.loads(done.stdout)
+    losses = {
+        world: [
+            (r["stage"], r["step"], r["loss"])
+            for r in read_metrics(tmp_path / f"world{world}")
+            if "loss" in r
+        ]
+        for world in (1, 2)
+    }
+    assert [x[:2] for x in losses[1]] == [x[:2] for x in losses[2]] and len(losses[1]) > 6
+    # Until the first sample that rounding tips over, the two are the same run.
+    fitted = [i for i, x in enumerate(losses[1]) if x[0] == "reward"]
+    for i in fitted:
+        assert losses[1][i][2] == pytest.approx(losses[2][i][2], abs=1e-5)
+    assert printed[1].keys() == printed[2].keys()
+    assert printed[1]["answer_length_before"] == printed[2]["answer_length_before"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import datetime
+import gc
 import json
 import os
 import warnings
@@ -65,7 +66,11 @@ def _leave() -> None:
     import torch.distributed as dist
 
     if dist.is_initialized():
+        # gloo's threads take the GIL to let go of tensors; while Python ends that aborts the process. They end with
+        # the group, which ends with its last reference, and DDP holds some in cycles.
+        gc.collect()
         dist.destroy_process_group()
+        gc.collect()
 
 
 def _device() -> str:

@@ -186,6 +186,8 @@ def main(cfg: Config) -> int:
         f for f in (cfg.data, cfg.prompts, cfg.eval_data, cfg.eval_prompts) if f and not f.startswith("hub:")
     ]
     with open_run(cfg.out, cfg, seed=cfg.seed, data=files, volatile=VOLATILE) as opened:
+        # Of several processes one speaks.
+        cfg = replace(cfg, quiet=True, json=False) if opened.rank else cfg
         result = run(cfg, opened)
     if cfg.json:
         print(json.dumps(result, ensure_ascii=False))
