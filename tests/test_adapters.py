@@ -151,3 +151,17 @@ def test_long_lists_are_cached_in_parts(
         values = policy.cached_logps(groups, run)
     assert seen == [3, 3, 3, 2]
     assert torch.allclose(torch.tensor(values), torch.tensor(compute(groups)), atol=1e-4)
+
+
+def test_dropout_of_the_model_is_off_and_that_of_the_adapter_is_as_asked() -> None:
+    from transformers import GPT2Config
+
+    config = GPT2Config(vocab_size=420, n_embd=32, n_layer=2, n_head=4, n_positions=256, eos_token_id=2)
+    for lora in (None, Lora(rank=2)):
+        policy = LanguagePolicy(tiny.model(config=config), tiny.tokenizer(), lora=lora, precision="fp32")
+        policy.module.train()
+        torch.testing.assert_close(logps(policy), logps(policy), atol=0, rtol=0)
+    policy = LanguagePolicy(tiny.model(), tiny.tokenizer(), lora=Lora(rank=2, dropout=0.5), precision="fp32")
+    shift(policy, 1)
+    policy.module.train()
+    assert not torch.equal(logps(policy), logps(policy))

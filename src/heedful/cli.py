@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 import heedful
 from heedful.errors import HeedfulError
@@ -24,7 +24,7 @@ from heedful.errors import HeedfulError
 class Check:
     """Find everything that is wrong with data files, with file, line and field. Exit status 1 on errors."""
 
-    files: Positional[tuple[str, ...]]
+    files: Positional[Annotated[tuple[str, ...], arg(metavar="FILE [FILE ...]")]]
     """JSONL (also .gz), Parquet or CSV files, or `hub:owner/name[:split]`."""
     kind: Literal["auto", "preference", "unpaired", "prompt_completion", "prompt"] = "auto"
     """What the rows are."""
@@ -40,9 +40,9 @@ class Check:
 class Sample:
     """Sample from a model or a run: one prompt, a file of prompts, or a chat."""
 
-    model: Positional[str]
+    model: Positional[Annotated[str, arg(metavar="MODEL")]]
     """A run folder, a model folder, a Hub id or `smollm2`."""
-    prompt: Positional[str] = ""
+    prompt: Positional[Annotated[str, arg(metavar="[PROMPT]")]] = ""
     """The prompt; without one and without --prompts, a chat starts."""
     prompts: str = ""
     """A file of prompts."""
@@ -74,9 +74,9 @@ class Sample:
 class Compare:
     """Compare two runs: results with intervals on the prompts they share, settings, and answers side by side."""
 
-    a: Positional[str]
+    a: Positional[Annotated[str, arg(metavar="RUN_A")]]
     """The first run folder."""
-    b: Positional[str]
+    b: Positional[Annotated[str, arg(metavar="RUN_B")]]
     """The second run folder."""
     out: str = "comparison.html"
     """Where to write the page."""
@@ -86,7 +86,7 @@ class Compare:
 class Report:
     """Write a run's report.html again and print its path."""
 
-    run: Positional[str]
+    run: Positional[Annotated[str, arg(metavar="RUN")]]
     """A run folder."""
 
 
@@ -220,21 +220,38 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    value = None
     for i, argument in enumerate(arguments):
         if argument == flag and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(f"{flag}="):
-            return argument.split("=", 1)[1]
-    return None
+            value = arguments[i + 1]
+        elif argument.startswith(f"{flag}="):
+            value = argument.split("=", 1)[1]
+    return value  # of several the last, as tyro has it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0 on success, 1 on a clear error, 2 on wrong usage, 130 after Ctrl-C, 143 after SIGTERM."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not arguments or arguments[0] in ("-h", "--help"):
+    try:
+        try:
+            return _command(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()  # a reader that has gone is noticed here, not while Python ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _command(arguments: Sequence[str]) -> int:
+    if not arguments:
+        print(usage(), file=sys.stderr)
+        return 2
+    if arguments[0] in ("-h", "--help"):
         print(usage())
-        return 0 if arguments else 2
+        return 0
     if arguments[0] == "--version":
         print(heedful.__version__)
         return 0
@@ -247,9 +264,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HeedfulError as error:
         print(f"heedful {name}: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130

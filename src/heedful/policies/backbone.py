@@ -63,6 +63,7 @@ class Backbone:
         self.precision: Literal["bf16", "fp32"] = pick_precision(precision, self.device.type)
         self.encoder = Encoder(tokenizer, template)
         self.tokenizer = tokenizer
+        _without_dropout(module)
         self.module = _with_lora(module, lora, self.task, seed) if lora is not None else module
         self.module.to(self.device)
         self._reference: nn.Module | None = None
@@ -263,6 +264,16 @@ class Backbone:
         return digest.hexdigest()
 
 
+def _without_dropout(module: nn.Module) -> None:
+    """Policy and reference must be one function of the weights; TRL's `disable_dropout` does the same. A dropout of
+    the adapter's own is asked for, and stays."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        if isinstance(getattr(part, "attention_dropout", None), float):
+            part.attention_dropout = 0.0  # type: ignore[assignment]
+
+
 def _with_lora(module: nn.Module, lora: Lora, task: str, seed: int) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
@@ -276,7 +287,8 @@ def _with_lora(module: nn.Module, lora: Lora, task: str, seed: int) -> nn.Module
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the adapter's first weights are a function of the seed alone
-        return get_peft_model(module, config)  # type: ignore[arg-type]
+        # peft switches dropout on; whether it is on is for `fit` to say
+        return get_peft_model(module, config).train(module.training)  # type: ignore[arg-type]
 
 
 def _halve_frozen_linear(module: nn.Module, head: nn.Module) -> None:

@@ -17,11 +17,16 @@ from heedful.policies.language import LanguagePolicy
 def sample_from(options: Any) -> int:
     """Do what the options of `heedful sample` (cli.Sample) ask; returns the exit status.
 
-    Raises HeedfulError for a prompt together with a file of prompts, and for what loading and sampling raise.
+    Raises HeedfulError for a prompt together with a file of prompts, for options that have no meaning in a chat, for
+    a chat with a model that has no chat template, and for what loading and sampling raise.
     """
     if options.prompt and options.prompts:
         raise HeedfulError("give one prompt or --prompts FILE, not both")
     prompts = _prompts(options)  # a bad file is found before a model is loaded
+    if prompts is None and (options.n != 1 or options.out or options.template == "none"):
+        raise HeedfulError(
+            "--n, --out and --template none have no meaning in a chat; give a prompt, or --prompts FILE"
+        )
     policy = LanguagePolicy.load(
         options.model, template=options.template, device=options.device, precision=options.precision
     )
@@ -34,6 +39,10 @@ def sample_from(options: Any) -> int:
     }
     generator = torch.Generator().manual_seed(options.seed)
     if prompts is None:
+        if not getattr(policy.tokenizer, "chat_template", None):
+            raise HeedfulError(
+                f"{options.model} has no chat template, so there is no chat with it; give a prompt, or --prompts FILE"
+            )
         return chat(policy, generator, how, sys.stdin, sys.stdout)
     samples = policy.sample(prompts, options.n, generator=generator, **how)
     rows = [

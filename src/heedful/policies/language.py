@@ -246,8 +246,13 @@ class LanguagePolicy(Backbone):
         generator: the only source of randomness; it gives each sample a stream of its own, so batching does not
         change what is drawn. stop: strings that end a completion and are cut from its text. progress: called with
         the number of tokens drawn at each step.
-        Raises HeedfulError when a prompt leaves no room for the completion in the model's context.
+        Raises HeedfulError for options out of their range, and when a prompt leaves no room for the completion in the
+        model's context.
         """
+        if n < 1 or max_new_tokens < 1 or max_rows < 1:
+            raise HeedfulError("n, max_new_tokens and max_rows must be at least 1")
+        if not temperature >= 0 or not 0 < top_p <= 1 or top_k < 0:
+            raise HeedfulError("temperature and top_k must be 0 or more, top_p above 0 and at most 1")
         prompts = [self.encoder.prompt(p) for p in inputs]
         for i, ids in enumerate(prompts):
             if len(ids) + max_new_tokens > self.context:

@@ -34,7 +34,7 @@ class RemotePolicy:
     """A served model: `sample` works, `logp` and training do not. Outputs are plain strings.
 
     url: the server's base, as `http://host:8000/v1` (`/v1` is added where the url has no path).
-    api_key: else $HEEDFUL_API_KEY, or $OPENAI_API_KEY for hosts of openai.com, which no other host is ever sent.
+    api_key: else $HEEDFUL_API_KEY, or $OPENAI_API_KEY for https hosts of openai.com, which no other is ever sent.
     template: "chat" sends a plain-text prompt as one user message, "none" as it is to `/completions`; a list of
     messages always goes to `/chat/completions`.
     timeout: seconds without a sign of the server. retries: further tries after 408, 429, 5xx, a broken connection
@@ -56,11 +56,19 @@ class RemotePolicy:
         template: str = "chat",
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError as error:
+            raise HeedfulError(f"a server's url cannot be {url!r}: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise HeedfulError(f"a server's url starts with http:// or https://, not {url!r}")
         if parts.username or parts.password:
             raise HeedfulError("put no password into the server's url; give the key as HEEDFUL_API_KEY")
+        if parts.query or parts.fragment:
+            raise HeedfulError(
+                f"a server's url is its base, without ? and #, not {url!r}: paths are added at its end"
+            )
         if concurrency < 1 or retries < 0 or timeout <= 0:
             raise HeedfulError("concurrency must be at least 1, retries at least 0 and timeout above 0")
         if template not in ("chat", "none"):
@@ -71,12 +79,20 @@ class RemotePolicy:
         self.retries = retries
         self.cache = Path(cache) if cache is not None else None
         self.template = template
-        self.usage = dict.fromkeys(("requests", "retries", "cached", "prompt_tokens", "completion_tokens"), 0)
+        self.usage: dict[str, int] = dict.fromkeys(
+            ("requests", "retries", "cached", "prompt_tokens", "completion_tokens"), 0
+        )
         self._pause = pause
         self._lock = threading.Lock()
         key = api_key or os.environ.get("HEEDFUL_API_KEY")
-        if not key and (parts.hostname == "openai.com" or parts.hostname.endswith(".openai.com")):
+        openai = parts.hostname == "openai.com" or parts.hostname.endswith(".openai.com")
+        if not key and openai and parts.scheme == "https":  # never in the open
             key = os.environ.get("OPENAI_API_KEY")
+        key = (key or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise HeedfulError(
+                "the API key has characters that cannot be sent; is it whole, and on one line?"
+            )
         self._client = httpx.Client(
             timeout=timeout,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -142,8 +158,8 @@ class RemotePolicy:
             while len(texts) < n:
                 # a server may give fewer than asked for; the rest is asked for again, by the rest's own seed
                 more = {"n": n - len(texts)} | ({"seed": seeds[i][len(texts)]} if seeds is not None else {})
-                got = self._ask(path, {**body, **options, **more})
-                texts += got[: n - len(texts)]
+                got = self._ask(path, {**body, **options, **more})[: n - len(texts)]
+                texts += got
                 if progress is not None:
                     with self._lock:
                         progress(len(got))
@@ -176,7 +192,10 @@ class RemotePolicy:
             if kept.is_file():
                 with self._lock:
                     self.usage["cached"] += 1
-                return json.loads(kept.read_text(encoding="utf-8"))
+                try:
+                    return json.loads(kept.read_bytes())
+                except (OSError, ValueError) as error:
+                    raise HeedfulError(f"{kept} cannot be read back ({error}); delete it") from error
         texts = self._texts(path, self._post(path, body))
         if kept is not None:
             with self._lock:
@@ -187,18 +206,19 @@ class RemotePolicy:
         try:
             answer = response.json()
             choices = sorted(answer["choices"], key=lambda c: c.get("index", 0))
-            if "messages" in str(path) or path.startswith("/chat"):
+            if path.startswith("/chat"):
                 texts = [c["message"].get("content") or "" for c in choices]
             else:
                 texts = [c["text"] for c in choices]
             if not texts or not all(isinstance(t, str) for t in texts):
                 raise ValueError("no choices")
+            used = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
+            counts = {name: int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise HeedfulError(f"{self.url}{path} sent no completion: {_excerpt(response)}") from error
-        used = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
         with self._lock:
-            for name in ("prompt_tokens", "completion_tokens"):
-                self.usage[name] += int(used.get(name) or 0)
+            for name, count in counts.items():
+                self.usage[name] += count
         return texts
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
@@ -210,9 +230,9 @@ class RemotePolicy:
                 self.usage["requests"] += 1
             try:
                 response = self._client.post(where, json=body)
-            except httpx.UnsupportedProtocol as error:
+            except httpx.InvalidURL as error:
                 raise HeedfulError(f"{where}: {error}") from error
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 problem = f"no answer ({type(error).__name__}: {error})"
             else:
                 if response.status_code == 200:

@@ -282,6 +282,11 @@ def generate_padded(
         how: dict[str, Any] = {
             "do_sample": temperature > 0,
             "num_return_sequences": n if temperature > 0 else 1,
+            # What is not said here comes from the model's generation_config.json.
+            "num_beams": 1,
+            "repetition_penalty": 1.0,
+            "no_repeat_ngram_size": 0,
+            "typical_p": 1.0,
         }
         if temperature > 0:
             how |= {"temperature": temperature, "top_p": top_p, "top_k": top_k}

@@ -11,6 +11,7 @@ import torch
 from heedful.feedback import Feedback, Samples
 from heedful.policies.encode import Prompt
 from heedful.policies.language import Completion, LanguagePolicy
+from heedful.processes import gather
 from heedful.progress import Progress
 from heedful.run import Run
 
@@ -56,17 +57,14 @@ def sample_once(
 
         return tick
 
-    def every() -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        for first in range(0, len(prompts), PART):
+    # every process takes part in `once`, so they must agree on whether there is anything to do
+    done = gather(run.path(f"{name}.jsonl").exists(), run.world)[0]
+    rows: list[dict[str, Any]] = []
+    with Progress(name, len(prompts), unit="prompts", quiet=quiet or done) as bar:
+        for first in () if done else range(0, len(prompts), PART):
             rows += run.once(f"{name}.part-{first // PART:04d}.jsonl", lambda first=first: part(first))
             bar.show(min(len(prompts), first + PART), "sampled")
-        return rows
-
-    with Progress(
-        name, len(prompts), unit="prompts", quiet=quiet or run.path(f"{name}.jsonl").exists()
-    ) as bar:
-        rows = run.once(f"{name}.jsonl", every)
+    rows = run.once(f"{name}.jsonl", lambda: rows)
     if run.rank == 0:
         for left in run.path(name).parent.glob(f"{run.path(name).name}.part-*.jsonl"):
             left.unlink()
@@ -75,7 +73,8 @@ def sample_once(
 
 
 def judge_once(judge: Callable[[Samples], Feedback], samples: Samples, name: str, run: Run) -> Feedback:
-    """`judge(samples)` kept as `<name>.jsonl`, one row per prompt: scores (null is no opinion) and notes."""
+    """`judge(samples)` kept as `<name>.jsonl`, one row per prompt: scores (null is no opinion), notes, and the better
+    output, as text or messages, where the judge offers one."""
 
     def make() -> list[dict[str, Any]]:
         feedback = judge(samples)
@@ -85,10 +84,14 @@ def judge_once(judge: Callable[[Samples], Feedback], samples: Samples, name: str
             row: dict[str, Any] = {"score": [None if s != s else s for s in scores]}
             if feedback.notes is not None:
                 row["notes"] = feedback.notes[i * n : (i + 1) * n]
+            if feedback.better is not None:
+                offered = feedback.better[i]
+                row["better"] = offered if offered is None or isinstance(offered, list) else str(offered)
             rows.append(row)
         return rows
 
     rows: list[Mapping[str, Any]] = run.once(f"{name}.jsonl", make)
     score = torch.tensor([[float("nan") if s is None else s for s in row["score"]] for row in rows])
     notes = [note for row in rows for note in row["notes"]] if rows and "notes" in rows[0] else None
-    return Feedback(score=score.view(len(rows), samples.n), notes=notes)
+    better = [row["better"] for row in rows] if rows and "better" in rows[0] else None
+    return Feedback(score=score.view(len(rows), samples.n), better=better, notes=notes)

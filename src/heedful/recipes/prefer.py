@@ -137,7 +137,8 @@ class Config:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the forward pass."""
     preset: Literal["laptop", "paper"] = "laptop"
-    """laptop: SmolLM2 in minutes. paper: Pythia-1.4B with the paper's settings (Tajwar et al. 2024)."""
+    """laptop: SmolLM2 in minutes. paper: Pythia-1.4B with the paper's settings (Tajwar et al. 2024), offline; its
+    on-policy runs add --learning-rate 1e-5."""
     dry_run: bool = False
     """Print the plan, the memory and the cost, and stop."""
     json: bool = False
@@ -151,7 +152,7 @@ def preset(name: str) -> Config:
     if name == "laptop":
         return Config()
     if name == "paper":
-        # understanding-rlhf scripts: DPO lr 5e-7 offline and 1e-5 on-policy, batch 64, T=1, 256 new tokens
+        # understanding-rlhf scripts: DPO lr 5e-7 (on-policy it is 1e-5), batch 64, T=1, 256 new tokens
         return replace(
             Config(),
             preset="paper",

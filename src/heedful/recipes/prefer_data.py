@@ -104,7 +104,9 @@ def load(cfg: Config, run: Run) -> Data:
     if cfg.data:
         train, held = parts(cfg.data, cfg.eval_data, "preference")
         data.pairs, data.eval_pairs = train, held
-        data.facts |= {"training pairs": len(train), "held-out pairs": len(held)}
+        unused = cfg.rounds > 0 and bool(cfg.prompts) and not cfg.reward_model
+        name = "training pairs (not learned from, the judge scores samples)" if unused else "training pairs"
+        data.facts |= {name: len(train), "held-out pairs": len(held)}
         asked = train
         if cfg.prompts:
             train, held = parts(cfg.prompts, cfg.eval_prompts, "prompt")
