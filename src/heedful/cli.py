@@ -232,6 +232,8 @@ def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. 0 on success, 1 on a clear error, 2 on wrong usage, 130 after Ctrl-C, 143 after SIGTERM."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin while they wait make torch several times slower where other programs run too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         try:
             return _command(list(sys.argv[1:] if arguments is None else arguments))

@@ -53,7 +53,10 @@ def sample_once(
         def tick(tokens: int) -> None:
             nonlocal total
             total += tokens
-            bar.show(first, f"{total / max(1e-9, time.monotonic() - begun):,.0f} tokens/s")
+            rate = total / max(1e-9, time.monotonic() - begun)
+            bar.show(
+                first, f"{total:,} tokens of the next {min(PART, len(prompts) - first)}, {rate:,.0f} tokens/s"
+            )
 
         return tick
 
