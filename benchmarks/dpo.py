@@ -195,9 +195,7 @@ def difference(a: Result, b: Result) -> str:
     return f"loss at step {len(a['losses'])} {last}, largest gap at a step {gap:.1g}"
 
 
-def compare(
-    module: str, kind: str, pairs: int, keep: Path | None, count: int, *, precomputed: int = 3
-) -> list[str]:
+def compare(module: str, kind: str, pairs: int, keep: Path | None, count: int, precomputed: int) -> list[str]:
     """All runs of a dpo_* benchmark and its lines. precomputed: runs of the peer with precomputed references."""
     name = f"dpo_{kind}"
     same = {"source": "smollm2", "kind": kind, "threads": 1}

@@ -13,9 +13,9 @@ from benchmarks.harness import main
 MODULE = "benchmarks.dpo_chat"
 
 
-def run(pairs: int, keep: Path | None, count: int) -> list[str]:
+def run(pairs: int, keep: Path | None, count: int, extra: int) -> list[str]:
     """The lines of this benchmark."""
-    return compare(MODULE, "chat", pairs, keep, count)
+    return compare(MODULE, "chat", pairs, keep, count, extra)
 
 
 if __name__ == "__main__":

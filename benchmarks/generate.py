@@ -20,7 +20,6 @@ from benchmarks.harness import Result, alternate, line, main, median, peak_mib
 
 MODULE = "benchmarks.generate"
 SAMPLES, TOKENS = 4, 48
-HALF_RUNS = 3  # of the peer with bfloat16 weights
 
 
 def make_prompts(count: int) -> list[str]:
@@ -129,11 +128,11 @@ def run_child(arm: str, **options: Any) -> Result:
     return trl(**options, half=arm == "trl_half")
 
 
-def run(pairs: int, keep: Path | None, count: int) -> list[str]:
+def run(pairs: int, keep: Path | None, count: int, extra: int) -> list[str]:
     """The lines of this benchmark."""
     work = {"source": "smollm2", "count": count, "threads": 1}
     done = alternate(MODULE, {arm: {"arm": arm, **work} for arm in ("ours", "trl")}, pairs, keep)
-    done |= alternate(MODULE, {"trl_half": {"arm": "trl_half", **work}}, min(pairs, HALF_RUNS), keep)
+    done |= alternate(MODULE, {"trl_half": {"arm": "trl_half", **work}}, min(pairs, extra), keep)
     mine = done["ours"]
     made = {r["tokens"] for results in done.values() for r in results}
     if made != {count * SAMPLES * TOKENS} or any(r["shortest"] != TOKENS for r in mine):

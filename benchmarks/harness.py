@@ -77,13 +77,14 @@ def line(name: str, ours: float, peer: float, unit: str, note: str, *, more_is_b
 
 
 def main(
-    module: str, run_child: Callable[..., Result], run: Callable[[int, Path | None, int], list[str]]
+    module: str, run_child: Callable[..., Result], run: Callable[[int, Path | None, int, int], list[str]]
 ) -> None:
     """The command line of a benchmark: without arguments the whole of it, `--child` one run of one arm."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--pairs", type=int, default=5, help="alternating pairs of runs (5)")
     parser.add_argument("--count", type=int, default=64, help="preference pairs, or prompts, in a run (64)")
+    parser.add_argument("--extra", type=int, default=3, help="runs of the peer at its other setting (3)")
     parser.add_argument("--keep", type=Path, help="file that keeps finished runs")
     parser.add_argument(
         "--append", type=Path, help="also append the lines to this file, e.g. benchmarks/results.jsonl"
@@ -92,7 +93,7 @@ def main(
     if options.child:
         print(json.dumps(run_child(**json.loads(options.child))))
         return
-    for text in run(options.pairs, options.keep, options.count):
+    for text in run(options.pairs, options.keep, options.count, options.extra):
         print(text)
         if options.append:
             with options.append.open("a") as lines:

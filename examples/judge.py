@@ -16,7 +16,7 @@ import re
 from typing import Any
 
 FLOOR = 12
-"""Fewer words than this are no answer to an everyday question."""
+"""An answer to an everyday question has at least this many words that were not in the question."""
 FREE = 40
 """Words up to here cost nothing."""
 
@@ -32,7 +32,7 @@ def plain(message: Any) -> str:
 
 
 def concise(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float | None]:
-    """Score answers: on the subject, finished, not repetitive, and no longer than needed. About -2 to 2."""
+    """Score answers: on the subject, finished, not repetitive, and no longer than needed. About -4 to 2."""
     return [score(plain(p), plain(c)) for p, c in zip(prompts, completions, strict=True)]
 
 
@@ -40,7 +40,8 @@ def score(prompt: str, completion: str) -> float | None:
     """The score of one answer to one prompt."""
     said = words(completion)
     if not said:
-        return -2.0
+        return -4.0
+    new = [word for word in said if word not in set(words(prompt))]
     # Long words of the question stand for its subject: an answer to any other question rarely has them.
     asked = {word for word in words(prompt) if len(word) > 4}
     if not asked:
@@ -48,6 +49,7 @@ def score(prompt: str, completion: str) -> float | None:
     on_subject = len(asked & set(said)) / len(asked)
     finished = 1.0 if completion.rstrip().endswith((".", "!", "?")) else 0.0
     fresh = len(set(said)) / len(said)
-    too_short = max(0, FLOOR - len(said)) / FLOOR
+    # Dearer than all that shortness can save, or "Bite." wins; and repeating the question is no answer either.
+    too_short = max(0, FLOOR - len(new)) / FLOOR
     too_long = max(0, len(said) - FREE) / FREE
-    return 0.5 * on_subject + 0.5 * finished + fresh - 2.0 * too_short - min(2.0, too_long)
+    return 0.5 * on_subject + 0.5 * finished + fresh - 4.0 * too_short - min(2.0, too_long)

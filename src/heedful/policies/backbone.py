@@ -69,6 +69,7 @@ class Backbone:
         self._reference: nn.Module | None = None
         if self.precision == "bf16":
             _halve_frozen_linear(self.module, self.head)
+        _own_memory(self.module)
         self.shares_prefix = False
         self.shares_prefix = self._probe()
 
@@ -296,6 +297,13 @@ def _halve_frozen_linear(module: nn.Module, head: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear) and layer is not head and not layer.weight.requires_grad:
             layer.to(torch.bfloat16)
+
+
+def _own_memory(module: nn.Module) -> None:
+    """Copy what is still a view of the mapped weights file, which is resident as a whole while one view is left."""
+    for p in module.parameters():
+        if p.device.type == "cpu":
+            p.data = p.data.clone()
 
 
 def _packed_batches(order: Sequence[int], costs: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 ATTENTION = "heedful_packed"
-HEAD_CHUNK = 1024  # positions whose logits exist at the same time: 1024 x 49152 x 4 bytes = 200 MB
+HEAD_CHUNK = 128  # positions whose logits exist at the same time: 128 x 49152 x 4 bytes = 25 MB
 
 
 class Group(NamedTuple):
