@@ -16,7 +16,7 @@ TEST_ARGS ?=
 DEMO_OUT ?= runs/demo
 DEMO_COMMAND ?= prefer --out $(DEMO_OUT) --prompts examples/prompts.train.jsonl \
 	--eval-prompts examples/prompts.heldout.jsonl --judge examples/judge.py:concise --rounds 2 \
-	--max-new-tokens 112 --temperature 0.7 --top-k 50 --learning-rate 1.75e-4
+	--temperature 0.7 --learning-rate 2e-4
 
 RUN := .venv/bin/python -m
 INSTALL := $(RUN) pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)

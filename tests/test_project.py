@@ -45,7 +45,7 @@ def terms(text: str) -> set[str]:
 # ---- examples
 
 
-@pytest.mark.parametrize(("part", "least"), [("train", 80), ("heldout", 40)])
+@pytest.mark.parametrize(("part", "least"), [("train", 64), ("heldout", 40)])
 def test_prompts_are_single_questions(part: str, least: int) -> None:
     questions = prompts(part)
     assert len(questions) >= least and len(set(questions)) == len(questions)
