@@ -100,6 +100,9 @@ def test_prefer_on_two_processes_learns_what_one_learns(tmp_path: Path) -> None:
         launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={world}", "-m"]
         words = [*(launcher if world > 1 else []), "heedful"]
         arguments = prefer_command(tmp_path, tmp_path / f"world{world}", "onpolicy")
+        # torchrun takes --n for an abbreviation of its own options, wherever it stands.
+        at = arguments.index("--n")
+        del arguments[at : at + 2]
         done = subprocess.run(
             [sys.executable, "-m", *words, *arguments, "--json"],
             capture_output=True,
