@@ -71,3 +71,34 @@ def save(folder: Path, seed: int = 0) -> Path:
     model(seed).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+ANSWERS = [
+    "Put it into boiling water for eight minutes, and name three colours of the rainbow. I do not know more, sorry!",
+    "Paris is the capital of France. Short answers are fine as well, if they say more than the long ones please!",
+    "The rainbow: red, green and blue are three colours. What is the water of the capital, if they do not say more?",
+]
+
+
+def assistant(folder: Path, prompts: list[str], config: Any = None) -> Path:
+    """A tiny model that has learned to answer `prompts` in whole sentences, saved as a Hub model is. Seconds."""
+    from heedful.policies.language import LanguagePolicy
+
+    made = model(config=config)
+    with torch.no_grad():
+        made.get_input_embeddings().weight.mul_(10)  # else no token can be likelier than a few percent
+    policy = LanguagePolicy(made, tokenizer(), device="cpu", precision="fp32")
+    groups = [policy.group(p, [ANSWERS[i % len(ANSWERS)]]) for i, p in enumerate(prompts)]
+    optimizer = torch.optim.AdamW(policy.module.parameters(), lr=1e-2)
+    loss = torch.zeros(())
+    for step in range(120):
+        logp, mask = policy.logp_groups([groups[(4 * step + i) % len(groups)] for i in range(4)])
+        loss = -(logp * mask).sum() / mask.sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.module.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < 0.5, loss.item()
+    policy.module.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    return folder

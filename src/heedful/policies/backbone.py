@@ -129,7 +129,7 @@ class Backbone:
         """Positions the group takes in a forward pass."""
         if self.shares_prefix:
             return group.cost
-        return len(group.completions) * (len(group.prompt) + max(len(c) for c in group.completions))
+        return len(group.scored) * (len(group.prompt) + max(len(c) for c in group.completions))
 
     def group(self, prompt: Prompt, completions: Sequence[Any]) -> Group:
         """Token ids of one prompt and its completions; a completion with `ids` keeps the very tokens drawn.
@@ -162,7 +162,11 @@ class Backbone:
     def padded(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The same completions as right-padded rows that repeat their prompt: tokens and mask (rows, width), and
         for every completion token the position that predicts it, the token, and whether it is real (rows, T)."""
-        rows = [(list(g.prompt), list(c)) for g in groups for c in g.completions]
+        rows = []
+        for g in groups:
+            head = list(g.prompt[: len(g.prompt) - g.stem])
+            rows += [(head, list(g.prompt[len(head) :]))] if g.stem else []
+            rows += [(list(g.prompt), list(c)) for c in g.completions]
         width = max(len(p) + len(c) for p, c in rows)
         longest = max(len(c) for _, c in rows)
         tokens = torch.zeros(len(rows), width, dtype=torch.long)
@@ -214,7 +218,7 @@ class Backbone:
             for batch in _packed_batches(order, [self.cost(g) for g in groups], TOKEN_BUDGET):
                 values = compute([groups[i] for i in batch]).tolist()
                 for i in batch:
-                    count = len(groups[i].completions)
+                    count = len(groups[i].scored)
                     out[i], values = values[:count], values[count:]
                 if progress is not None:
                     progress(len(batch))

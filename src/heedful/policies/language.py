@@ -24,6 +24,7 @@ from heedful.errors import HeedfulError
 from heedful.feedback import Samples
 from heedful.model_folder import check_weights, is_adapter
 from heedful.policies import packing, sampling
+from heedful.policies.adapter_sum import why_not
 from heedful.policies.backbone import Backbone
 from heedful.policies.encode import Prompt
 from heedful.policies.packing import Group
@@ -102,10 +103,20 @@ class LanguagePolicy(Backbone):
         self.module.set_adapter(name)  # type: ignore[operator]
 
     def add_adapters(self, name: str, weights: Mapping[str, float]) -> None:
-        """A new adapter whose change of the weights is exactly sum_i weights[i] * change_i; it is then in use."""
+        """A new adapter whose change of the weights is exactly sum_i weights[i] * change_i; it is then in use.
+
+        Raises HeedfulError for a name that is taken, and for an adapter whose change cannot be added (rsLoRA, DoRA,
+        biases and what else `adapter_sum.why_not` lists): peft would add up something else without a word.
+        """
         known = self._adapters(*weights)
         if name in known:
             raise HeedfulError(f"there is an adapter {name!r} already")
+        if not weights:
+            raise HeedfulError("name at least one adapter to add up")
+        for member in weights:
+            reason = why_not(self.module.peft_config[member].to_dict())  # type: ignore[index, union-attr]
+            if reason:
+                raise HeedfulError(f"the adapter {member!r} cannot be added up: {reason}")
         self.module.add_weighted_adapter(  # type: ignore[operator]
             list(weights), list(weights.values()), name, combination_type="cat"
         )
@@ -139,7 +150,8 @@ class LanguagePolicy(Backbone):
         return self._head_copy[1]
 
     def logp_groups(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
-        """(completions, T) log-probabilities in float32 and their mask, completions numbered group by group.
+        """(completions, T) log-probabilities in float32 and their mask, completions numbered group by group; a
+        group's stem counts as a completion before the others.
 
         One forward pass over all groups, with gradients where they are enabled. Each prompt is encoded once.
         """
@@ -148,6 +160,23 @@ class LanguagePolicy(Backbone):
                 return self._padded_logp(groups)
             hidden, layout = self.hidden(groups)
             values = packing.token_logp(hidden, self.head, layout.target, self._head_weight())
+        return packing.scatter_rows(values, layout)
+
+    def kl_groups(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+        """(completions, T) KL(reference || policy) at every completion token in float32, and the mask.
+
+        The reference is the model with its adapter off. Raises HeedfulError where prompts cannot be shared or the
+        output layer is trained too.
+        """
+        if not self.shares_prefix or not hasattr(self.module, "disable_adapter"):
+            raise HeedfulError(
+                "the KL of whole distributions needs an adapter, on an architecture that shares prompts"
+            )
+        with self.autocast():
+            hidden, layout = self.hidden(groups)
+            with torch.no_grad(), self.reference():
+                start, _ = self.hidden(groups)
+            values = packing.token_kl(hidden, start, self.head)
         return packing.scatter_rows(values, layout)
 
     def _padded_logp(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
@@ -196,7 +225,9 @@ class LanguagePolicy(Backbone):
                 part = [groups[i] for i in range(first, min(first + LOGPS_PART, len(groups)))]
                 digest = hashlib.sha256(weights.encode())
                 for group in part:
-                    content = [list(group.prompt), [list(c) for c in group.completions]]
+                    content: list[Any] = [list(group.prompt), [list(c) for c in group.completions]]
+                    if group.stem:
+                        content.append(group.stem)
                     digest.update(json.dumps(content).encode())
 
                 def make(part: list[Group] = part, first: int = first) -> list[list[float]]:

@@ -25,10 +25,21 @@ HEAD_CHUNK = 128  # positions whose logits exist at the same time: 128 x 49152 x
 
 
 class Group(NamedTuple):
-    """One prompt and its completions, as token ids. The prompt and every completion have at least one token."""
+    """One prompt and its completions, as token ids. The prompt and every completion have at least one token.
+
+    stem: so many of the prompt's last tokens are themselves what the policy wrote, the part that all completions begin
+    with. They are scored too: as a completion of their own, numbered before the others.
+    """
 
     prompt: Sequence[int]
     completions: Sequence[Sequence[int]]
+    stem: int = 0
+
+    @property
+    def scored(self) -> list[list[int]]:
+        """What is scored, in the order of the results: the stem if there is one, then the completions."""
+        stem = [list(self.prompt[len(self.prompt) - self.stem :])] if self.stem else []
+        return [*stem, *map(list, self.completions)]
 
     @property
     def cost(self) -> int:
@@ -134,8 +145,16 @@ def pack(groups: Sequence[Group], device: torch.device | str = "cpu") -> Pack:
         prefix, start = len(group.prompt), len(tokens)
         if not prefix or not all(len(c) for c in group.completions):
             raise ValueError("a prompt and each of its completions need at least one token")
+        if not 0 <= group.stem < prefix:
+            raise ValueError("a stem is shorter than its prompt")
         tokens.extend(group.prompt)
         positions.extend(range(prefix))
+        if group.stem:
+            read.extend(range(start + prefix - group.stem - 1, start + prefix - 1))
+            target.extend(group.prompt[prefix - group.stem :])
+            rows.extend([row] * group.stem)
+            columns.extend(range(group.stem))
+            row, longest = row + 1, max(longest, group.stem)
         for completion in group.completions:
             first = len(tokens)
             tokens.extend(completion[:-1])
@@ -227,6 +246,27 @@ def token_logp(hidden: Tensor, head: nn.Module, target: Tensor, weight: Tensor |
             pieces.append(checkpoint(_plain_logp, hidden[part], head, target[part], use_reentrant=False))
         else:
             pieces.append(_plain_logp(hidden[part], head, target[part]))
+    return torch.cat(pieces)
+
+
+def _plain_kl(hidden: Tensor, ref_hidden: Tensor, head: nn.Module) -> Tensor:
+    ref = head(ref_hidden).float().log_softmax(-1)
+    return (ref.exp() * (ref - head(hidden).float().log_softmax(-1))).sum(-1)
+
+
+def token_kl(hidden: Tensor, ref_hidden: Tensor, head: nn.Module) -> Tensor:
+    """KL(reference || policy) of the next-token distributions, (M, D) and (M, D) -> (M,) float32, in nats.
+
+    For a frozen head, which both share. Logits are made chunk by chunk, and again for the backward pass.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    pieces = []
+    for start in range(0, hidden.shape[0], HEAD_CHUNK):
+        part = (hidden[start : start + HEAD_CHUNK], ref_hidden[start : start + HEAD_CHUNK].detach(), head)
+        pieces.append(
+            checkpoint(_plain_kl, *part, use_reentrant=False) if torch.is_grad_enabled() else _plain_kl(*part)
+        )
     return torch.cat(pieces)
 
 
