@@ -29,6 +29,7 @@ from heedful.report_values import (
     comparison_row,
     count_outcomes,
     number,
+    outcome_names,
     sample_row,
     table,
 )
@@ -96,6 +97,7 @@ def write_report(folder: str | Path) -> Path:
         "samples": samples[:SAMPLES_SHOWN],
         "samples_left_out": max(0, len(samples) - SAMPLES_SHOWN),
         "counts": count_outcomes(samples[:SAMPLES_SHOWN]),
+        "sample_names": outcome_names(samples[:SAMPLES_SHOWN]),
         "tables": [
             ("Data", table(report.get("data"))),
             ("Feedback", table(report.get("feedback"))),
@@ -220,7 +222,8 @@ def heldout_plots(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         plots.append({"title": "Answer length", "legend": legend, "svg": svg, "note": note})
     pairs = [(number(r["before"].get("score")), number(r["after"].get("score"))) for r in rows]
     scored = [(b, a) for b, a in pairs if b is not None and a is not None]
-    if len(scored) >= 4:
+    # Of yes/no scores a plot of points would show four dots.
+    if len(scored) >= 4 and len({x for pair in scored for x in pair}) > 2:
         before, after = zip(*scored)
         up, down = sum(a > b for b, a in scored), sum(a < b for b, a in scored)
         svg = report_plots.scatter(before, after, "Score before and after, one point per answer", "scores")

@@ -16,6 +16,7 @@ from heedful.report_values import (
     comparison_row,
     count_outcomes,
     number,
+    outcome_names,
     sample_row,
     show_change,
     show_number,
@@ -57,6 +58,7 @@ def comparison_page(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any
         "samples": shown,
         "samples_left_out": 0,
         "counts": count_outcomes(shown),
+        "sample_names": outcome_names(shown),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from heedful.evals.texts import words
 
 CARDS = 4
+OUTCOMES = ("win", "loss", "tie", "unscored")
 TEXT_LIMIT = 20_000  # characters of one text on the page; the run folder has all of it
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -170,11 +171,15 @@ def sample_row(sample: Mapping[str, Any]) -> dict[str, Any]:
     if before is not None and after is not None:
         change = after - before
         outcome = "win" if change > 0 else "loss" if change < 0 else "tie"
+    # A recipe may know better than the sign of a score: a gain outside the scope is a leak.
+    if sample.get("outcome") in OUTCOMES:
+        outcome = str(sample["outcome"])
     return {
         **sides,
         "turns": prompt_turns(sample.get("input")),
         "group": clean(sample.get("group")),
         "outcome": outcome,
+        "label": clean(sample.get("label")),
         "change": show_change(change),
     }
 
@@ -187,4 +192,14 @@ def cards(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def count_outcomes(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """How many samples were won, lost, tied or not scored."""
-    return {o: sum(s["outcome"] == o for s in samples) for o in ("win", "loss", "tie", "unscored")}
+    return {o: sum(s["outcome"] == o for s in samples) for o in OUTCOMES}
+
+
+def outcome_names(samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What the filter of the samples calls each outcome: its label where all samples of it share one."""
+    names = {"all": "All", "win": "Wins", "loss": "Losses", "tie": "Ties", "unscored": "Unscored"}
+    for outcome in OUTCOMES:
+        labels = {s["label"] for s in samples if s["outcome"] == outcome}
+        if len(labels) == 1 and labels != {""}:
+            names[outcome] = labels.pop().capitalize()
+    return names

@@ -124,7 +124,17 @@ def win_rate(
     1934) is used.
     """
     wins = _meet(before, after, lambda b, a: (a > b) + 0.5 * (a == b))
-    interval = _bca(wins, np.mean, samples, level, seed, "pairs of scores")
+    return _exact_at_the_ends(_bca(wins, np.mean, samples, level, seed, "pairs of scores"), level)
+
+
+def share(values: Any, *, samples: int = 10_000, level: float = 0.95, seed: int = 0) -> Interval:
+    """Mean of per-prompt values between 0 and 1, with the bootstrap interval, or the exact binomial bound where
+    every prompt has 0 or every prompt has 1. Raises HeedfulError when no prompt has a value."""
+    return _exact_at_the_ends(bootstrap(values, samples=samples, level=level, seed=seed), level)
+
+
+def _exact_at_the_ends(interval: Interval, level: float) -> Interval:
+    """Of n values that are all 0 (or all 1) a bootstrap would claim certainty: Clopper and Pearson, 1934."""
     if interval.known and interval.estimate in (0.0, 1.0):
         bound = ((1 - level) / 2) ** (1 / interval.n)
         low, high = (bound, 1.0) if interval.estimate == 1.0 else (0.0, 1.0 - bound)
