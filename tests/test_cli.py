@@ -100,7 +100,7 @@ def test_options_are_those_of_the_frozen_list() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_offers_exactly_these_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     assert left.value.code == 0
     text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     offered = set(re.findall(r"^\W*(?:-h, )?(--[a-z][a-z-]*)", text, re.MULTILINE))

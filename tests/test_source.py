@@ -250,7 +250,12 @@ WITHOUT_TORCH = [
     "run.py",
     "data/rows.py",
     "data/validate.py",
+    "data/scope_grammar.py",
+    "data/scopes.py",
+    "judges/effects.py",
     "recipes/prefer.py",
+    "recipes/tell.py",
+    "recipes/tell_commands.py",
 ]
 
 

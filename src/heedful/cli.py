@@ -177,7 +177,72 @@ def _prefer_preset(name: str) -> Any:
     return preset(name)
 
 
+def tell(options: Any) -> int:
+    """Run `heedful tell`."""
+    from heedful.recipes.tell import main
+
+    return main(options)
+
+
+def _tell_options() -> Any:
+    from heedful.recipes.tell import Config
+
+    return Config
+
+
+def _tell_preset(name: str) -> Any:
+    from heedful.recipes.tell import preset
+
+    return preset(name)
+
+
+def _tell(what: str) -> Command:
+    """`heedful tell list` and the others: options and function are named alike in tell_commands."""
+
+    def options() -> Any:
+        from heedful.recipes import tell_commands
+
+        return getattr(tell_commands, what.capitalize())
+
+    def run(given: Any) -> int:
+        from heedful.recipes import tell_commands
+
+        return getattr(tell_commands, f"{what}_command")(given)
+
+    return Command(TELL[what], options, run)
+
+
+TELL = {
+    "list": "list the adapters of a store",
+    "enable": "use adapters; refuses one that leaks",
+    "disable": "stop using adapters",
+    "compose": "make one adapter of several",
+    "revert": "undo the last change",
+    "conflicts": "find sentences that get in each other's way",
+}
+
+
+def reproduce(options: Any) -> int:
+    """Run `heedful reproduce`."""
+    from heedful.papers.reproduce import main
+
+    return main(options)
+
+
+def _reproduce_options() -> Any:
+    from heedful.papers.reproduce import Reproduce
+
+    return Reproduce
+
+
 COMMANDS = {
+    "tell": Command(
+        "teach a language model one sentence of feedback, where it applies and nowhere else",
+        _tell_options,
+        tell,
+        _tell_preset,
+    ),
+    **{f"tell {what}": _tell(what) for what in TELL},
     "prefer": Command(
         "tune a language model from preference pairs, or from prompts and a judge",
         _prefer_options,
@@ -188,6 +253,7 @@ COMMANDS = {
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),
     "compare": Command("compare two runs", lambda: Compare, compare),
     "report": Command("write a run's report again", lambda: Report, report),
+    "reproduce": Command("run a paper's claims and write what holds", _reproduce_options, reproduce),
     "env": Command("print versions and device", lambda: Env, env),
 }
 
@@ -257,12 +323,13 @@ def _command(arguments: Sequence[str]) -> int:
     if arguments[0] == "--version":
         print(heedful.__version__)
         return 0
-    name = arguments[0]
-    if name not in COMMANDS:
-        print(f"heedful: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
+    two = " ".join(arguments[:2])  # `tell list` is a command of its own, `tell SENTENCE` is not
+    name = two if two in COMMANDS else arguments[0]
+    if name not in COMMANDS or " " in arguments[0]:
+        print(f"heedful: there is no command {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2
     try:
-        return COMMANDS[name].run(parse(name, arguments[1:]))
+        return COMMANDS[name].run(parse(name, arguments[len(name.split()) :]))
     except HeedfulError as error:
         print(f"heedful {name}: {error}", file=sys.stderr)
         return 1

@@ -1,9 +1,9 @@
 """The objective of scoped feedback: prefer the revision in scope, stay as you are elsewhere (C3PO and relatives).
 
-C3PO (Stephan et al. 2024, section 4.2) is DPO on in-scope pairs plus the likelihood of the start model's own answers on
-near-scope and general prompts. A row is one in-scope item with its share of the others: smaller sets are cycled, not cut
-to the shortest, and of larger ones several go into a row. Every part of the loss is a mean over the rows by itself, so
-none dilutes another.
+C3PO (Stephan et al. 2024, section 4.2) is DPO on in-scope pairs plus the likelihood of the start model's own answers
+on near-scope and general prompts. A row is one in-scope item with its share of the others: smaller sets are cycled,
+not cut to the shortest, and of larger ones several go into a row. Every part of the loss is a mean over the rows by
+itself, so none dilutes another.
 
 Departures of our own, each with a weight of its own (see `Weights`): likelihood of the revision, and the fork. Where
 plain answer and revision part, a few tokens decide whether the effect is written. In a mean over all tokens they

@@ -93,34 +93,47 @@ def problems(cfg: Config) -> list[str]:
 
 
 def describe(cfg: Config) -> str:
-    """The plan, the memory and the cost of a run, from the model's configuration alone; nothing is loaded.
+    """The plan, the memory and the cost of a run, from the model's configuration alone; nothing is loaded."""
+    rows, prompts = _count(cfg.data), _count(cfg.prompts)
+    per_round = rows if not cfg.rounds else prompts or rows
+    steps = cfg.max_steps or max(1, round(cfg.epochs * -(-per_round // cfg.batch_size)))
+    steps *= max(1, cfg.rounds)
+    held = min(cfg.eval_limit, max(1, int(per_round * cfg.eval_share))) * cfg.eval_n * 2
+    return resources(
+        cfg,
+        trained=f"{'LoRA' if cfg.lora_rank else 'all'} by {cfg.method}",
+        lora_rank=cfg.lora_rank,
+        data=f"{rows:,} pairs, {prompts:,} prompts",
+        stages=max(1, cfg.rounds),
+        steps=steps,
+        tokens=steps * cfg.batch_size * (64 + 2 * cfg.max_new_tokens),
+        drawn=cfg.rounds * per_round * cfg.n + held,
+    )
 
-    Memory counts weights, gradients, AdamW's two moments, checkpoints of activations for one micro-batch and the
-    keys and values of the rows sampled together. Cost counts 2 floating-point operations per weight and token
+
+def resources(
+    cfg: Any, *, trained: str, lora_rank: int, data: str, stages: int, steps: int, tokens: int, drawn: int
+) -> str:
+    """Memory and cost of `steps` that train on `tokens` token positions in all, and of `drawn` completions.
+
+    cfg has model, preset, batch_size, max_new_tokens, max_rows, micro_tokens and precision. lora_rank 0 trains all
+    weights. Memory counts weights, gradients, AdamW's two moments, checkpoints of activations for one micro-batch and
+    the keys and values of the rows sampled together. Cost counts 2 floating-point operations per weight and token
     forward and 4 backward. Both are estimates.
     """
     from heedful import hub
 
     size = hub.size_of(cfg.model)
-    lora = 0
-    if cfg.lora_rank:
-        lora = cfg.lora_rank * sum(a + b for a, b in size.linear)
-    trained = lora or size.parameters
+    weights_trained = lora_rank * sum(a + b for a, b in size.linear) if lora_rank else size.parameters
+    if not steps:
+        weights_trained = 0
     half = 2 if cfg.precision != "fp32" else 4
-    weights = size.parameters * (half if cfg.lora_rank else 4)
-    reference = 0 if cfg.lora_rank else size.parameters * 4
-    states = trained * 12
-    activations = cfg.micro_tokens * size.layers * size.hidden * 34 * half / 2
+    weights = size.parameters * (half if lora_rank or not steps else 4)
+    reference = 0 if lora_rank or not steps else size.parameters * 4
+    states = weights_trained * 12
+    activations = cfg.micro_tokens * size.layers * size.hidden * 34 * half / 2 if steps else 0
     cache = cfg.max_rows * cfg.max_new_tokens * size.layers * size.kv_width * 2 * half
-    rows, prompts = _count(cfg.data), _count(cfg.prompts)
-    length = cfg.max_new_tokens + 64
-    per_round = rows if not cfg.rounds else prompts or rows
-    steps = cfg.max_steps or max(1, round(cfg.epochs * -(-per_round // cfg.batch_size)))
-    steps *= max(1, cfg.rounds)
-    tokens = steps * cfg.batch_size * (64 + 2 * cfg.max_new_tokens)
-    held = min(cfg.eval_limit, max(1, int(per_round * cfg.eval_share))) * cfg.eval_n * 2
-    drawn = cfg.rounds * per_round * cfg.n + held
-    sampled = drawn * length
+    sampled = drawn * (cfg.max_new_tokens + 64)
     flops = 6 * size.parameters * tokens + 2 * size.parameters * (sampled + tokens)
 
     def gib(x: float) -> str:
@@ -130,9 +143,10 @@ def describe(cfg: Config) -> str:
         [
             f"plan ({cfg.preset} preset)",
             f"  model        {cfg.model}: {size.parameters / 1e6:,.1f} M parameters, {size.layers} layers",
-            f"  trained      {trained / 1e6:,.2f} M parameters ({'LoRA' if lora else 'all'}) by {cfg.method}",
-            f"  data         {rows:,} pairs, {prompts:,} prompts",
-            f"  work         {max(1, cfg.rounds)} stage(s), {steps:,} steps of {cfg.batch_size}",
+            f"  trained      {weights_trained / 1e6:,.2f} M parameters ({trained.replace(' by', ') by', 1)}"
+            + ("" if " by" in trained else ")"),
+            f"  data         {data}",
+            f"  work         {stages} stage(s), {steps:,} steps of {cfg.batch_size}",
             f"  sampling     {drawn:,} completions of up to {cfg.max_new_tokens} tokens",
             "memory",
             f"  weights      {gib(weights)}" + (f", reference {gib(reference)}" if reference else ""),
