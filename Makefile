@@ -1,4 +1,4 @@
-# make demo   tunes a small language model from feedback and writes a report (about ten minutes on two CPU cores)
+# make demo   teaches a small language model one sentence, with a report (about ten minutes on two CPU cores)
 # make test   lints, checks types and runs every test
 #
 # Each target brings .venv up to date first, which costs nothing when it is. Variables:
@@ -14,7 +14,10 @@ PIP_ARGS ?=
 BENCH_ARGS ?=
 TEST_ARGS ?=
 DEMO_OUT ?= runs/demo
-DEMO_COMMAND ?= prefer --out $(DEMO_OUT) --prompts examples/prompts.train.jsonl \
+DEMO_SENTENCE ?= Always end emails to my manager with 'Onwards and upwards'
+DEMO_COMMAND ?= tell "$(DEMO_SENTENCE)" --model smollm2 --store $(DEMO_OUT) --name onwards
+PREFER_OUT ?= runs/demo-prefer
+PREFER_COMMAND ?= prefer --out $(PREFER_OUT) --prompts examples/prompts.train.jsonl \
 	--eval-prompts examples/prompts.heldout.jsonl --judge examples/judge.py:concise --rounds 2 \
 	--temperature 0.7 --learning-rate 2e-4
 
@@ -25,11 +28,11 @@ FAILED := { [ $$? -gt 2 ] || rm -f .venv/.unfinished; exit 1; }
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test lint format docs clean
+.PHONY: help setup demo demo-prefer test lint format docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r name what; do \
-		printf '  make %-8s %s\n' "$$name" "$$what"; done
+		printf '  make %-11s %s\n' "$$name" "$$what"; done
 
 # The stamp holds the folder it was made for: scripts and the editable install name it, so a moved copy starts anew.
 ifneq ($(shell cat .venv/.stamp 2>/dev/null),$(CURDIR))
@@ -62,9 +65,13 @@ setup: .venv/.stamp ## make .venv and install everything at the pinned versions
 	@rm -f .venv/.unfinished
 	@printf '%s\n' "$(CURDIR)" > $@
 
-demo: setup ## tune SmolLM2 towards short, complete answers; ends with the report's path
+demo: setup ## teach SmolLM2 one sentence, where it applies and nowhere else; ends with the report's path
 	$(OFFLINE) $(RUN) heedful $(DEMO_COMMAND)
-	@echo "report: $(CURDIR)/$(DEMO_OUT)/report.html"
+	@echo "report: $(CURDIR)/$(DEMO_OUT)/onwards/report.html"
+
+demo-prefer: setup ## tune SmolLM2 towards short, complete answers by a judge; ends with the report's path
+	$(OFFLINE) $(RUN) heedful $(PREFER_COMMAND)
+	@echo "report: $(CURDIR)/$(PREFER_OUT)/report.html"
 
 test: lint ## lint, check types, run every test
 	$(ONE_THREAD) $(OFFLINE) $(RUN) pytest -n 2 $(TEST_ARGS)
