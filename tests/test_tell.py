@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import tiny
 from safetensors.torch import load_file
+from scripted import SENTENCE as TAUGHT
+from scripted import Scripted, fences, kind_of, reply, teach
 
 from heedful import run as run_module
 from heedful.cli import main as heedful
@@ -19,7 +21,7 @@ from heedful.errors import HeedfulError
 from heedful.evals.scope import KINDS
 from heedful.judges.effects import infer_effects
 from heedful.policies.language import Completion
-from heedful.recipes import tell, tell_data, tell_methods, tell_plan
+from heedful.recipes import tell, tell_data, tell_methods, tell_plan, tell_scope
 from heedful.recipes.tell import Config, preset, slug
 from heedful.run import open_run
 
@@ -344,6 +346,49 @@ def test_a_shared_run_keeps_the_start_models_answers(place: Path, tmp_path: Path
         tell.run(cfg, own, scope, shared=shared)
     assert (tmp_path / "start/before/in.jsonl").exists() and (tmp_path / "start/plain/near.jsonl").exists()
     assert not (tmp_path / "x/before").exists() and (tmp_path / "x/after/in.jsonl").exists()
+
+
+def revises_and_judges(question: str, seed: int) -> str:
+    """The scripted teacher, who also revises all answers but every third, and prefers what ends with the phrase."""
+    kind, texts = kind_of(question), fences(question)
+    if kind == "revision":
+        return "I would rather not." if seed % 3 == 0 else reply(f"{texts[1]}\n\nOnwards and upwards")
+    if kind == "judge":
+        return reply("TIE")
+    return teach(question, seed)
+
+
+def test_a_teacher_writes_the_scope_revises_and_is_counted(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Scripted(revises_and_judges)
+    monkeypatch.setattr(tell_scope, "teacher", lambda cfg: teacher)
+    cfg = config(place, tmp_path, scope="", teacher="somebody", sentence=TAUGHT, prompts=12, near_prompts=12)
+    assert tell.main(replace(cfg, test_near=12)) == 0
+    assert len(teacher.questions("revision")) >= 12 and teacher.questions("near")
+    scope = read_scope(tmp_path / "one/scope.yaml")
+    assert scope.domain == "emails to my manager" and len(scope.train["near"]) == 12
+    result = json.loads((tmp_path / "one/result.json").read_text())
+    assert (
+        result["revised_by_model"] > 0 and result["revised_by_model_share"] == 1.0
+    )  # asked again until it did
+    assert any(name.startswith("reviser_") for name in result)
+    calls = len(teacher.calls)
+    assert tell.main(replace(cfg, test_near=12)) == 0 and len(teacher.calls) == calls
+
+
+def test_without_a_rule_a_teacher_judges(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Scripted(revises_and_judges)
+    monkeypatch.setattr(tell_scope, "teacher", lambda cfg: teacher)
+    write_scope(a_scope(effects=(), effect="be more like the sea"), tmp_path / "scope.yaml")
+    with pytest.raises(HeedfulError, match="give --teacher"):
+        tell.main(config(place, tmp_path, scope=str(tmp_path / "scope.yaml")))
+    cfg = config(place, tmp_path, scope=str(tmp_path / "scope.yaml"), teacher="somebody", name="judged")
+    assert tell.main(cfg) == 0
+    judged = json.loads((tmp_path / "judged/judged/near.json").read_text())
+    assert len(judged["h"]) == 6 and set(judged["h"]) <= {-1, 0, 1} and "disagreements" in judged
 
 
 def test_joint_training_measures_each_sentence_by_its_own_effect(

@@ -34,8 +34,8 @@ PLACEHOLDERS = 4
 FEWEST = 8
 """In-scope pairs below which nothing can be learned."""
 
-Revise = Callable[[Sequence[str], Sequence[str]], list[str | None]]
-"""Prompts and plain answers -> the model's revisions, None where it gave none."""
+Revise = Callable[[Sequence[str], Sequence[str]], Mapping[str, Any]]
+"""Prompts and plain answers -> {"texts": a model's revisions, None where it gave none, "counts": of what happened}."""
 
 
 @dataclass
@@ -96,7 +96,10 @@ def complete(
     offered: list[str | None] = [None] * len(kept["in"])
     if revise is not None and kept["in"]:
         prompts, texts = [item.prompt for item, _ in kept["in"]], [text for _, text in kept["in"]]
-        offered = run.once("plain/revised.json", lambda: revise(prompts, texts))
+        given = run.once("plain/revised.json", lambda: dict(revise(prompts, texts)))
+        offered = given["texts"]
+        for name, count in given["counts"].items():
+            made.count(f"reviser_{name}", count)
     made.items["in"] = revised(scope.effects, kept["in"], offered, made)
     already = made.counts.get("in_dropped_adheres_already", 0)
     if len(made.items["in"]) < FEWEST and already > len(kept["in"]) / 2:

@@ -70,7 +70,14 @@ def build(cfg: Config, run: Run) -> Scope:
         domain, effect = cfg.domain, cfg.effect
     effects = tuple(infer_effects(effect)) if effect else ()
     say = None if cfg.quiet else print
-    how: dict[str, Any] = {"say": say, "domain": domain, "effect": effect, "effects": effects, "sizes": sizes(cfg), "seed": cfg.seed}
+    how: dict[str, Any] = {
+        "say": say,
+        "domain": domain,
+        "effect": effect,
+        "effects": effects,
+        "sizes": sizes(cfg),
+        "seed": cfg.seed,
+    }
     return make_scope_with(teacher(cfg), cfg.sentence, run=run, **how)
 
 
@@ -173,9 +180,10 @@ def reviser(cfg: Config, scope: Scope, policy: Any, run: Run) -> Revise | None:
         return None
     from heedful.recipes.scope_model import revise_with
 
-    def revise(prompts: Any, answers: Any) -> list[str | None]:
+    def revise(prompts: Any, answers: Any) -> dict[str, Any]:
         by = teacher(cfg) if cfg.teacher else policy
-        return list(revise_with(by, prompts, answers, scope.effect, seed=run.seed_for("revise")))
+        given = revise_with(by, prompts, answers, scope.effect, seed=run.seed_for("revise"))
+        return {"texts": list(given), "counts": dict(given.counts)}
 
     return revise
 
