@@ -19,7 +19,7 @@ DEMO_COMMAND ?= tell "$(DEMO_SENTENCE)" --model smollm2 --store $(DEMO_OUT) --na
 PREFER_OUT ?= runs/demo-prefer
 PREFER_COMMAND ?= prefer --out $(PREFER_OUT) --prompts examples/prompts.train.jsonl \
 	--eval-prompts examples/prompts.heldout.jsonl --judge examples/judge.py:concise --rounds 2 \
-	--temperature 0.7 --learning-rate 2e-4
+	--method ipo --beta 0.03 --temperature 0.7 --learning-rate 6e-4
 
 RUN := .venv/bin/python -m
 INSTALL := $(RUN) pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)

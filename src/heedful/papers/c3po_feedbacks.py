@@ -166,12 +166,10 @@ def feedback_part(tier: Tier, seeds: Sequence[int], run: Run, until: float | Non
     done = run_arms(tier, seeds, run, until)
     claims = [make(done, names, seeds, tier) for make in CLAIMS]
     claims.append(slope_claim(done, names, seeds))
-    return Part(
-        claims,
-        [summary_table(done, names, seeds), arms_table(done)],
-        [scatter(done)],
-        notes(done, names, seeds),
-    )
+    told = notes(done, names, seeds)
+    if not done:
+        return Part(claims, notes=told)
+    return Part(claims, [summary_table(done, names, seeds), arms_table(done)], [scatter(done)], told)
 
 
 def _compare(claim: str, paper: str, methods: Sequence[str], value: Any, bound: float, above: bool) -> Any:
