@@ -184,8 +184,10 @@ def sample_row(sample: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def cards(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first rows with an interval, those that became better or worse before others."""
+def cards(rows: Sequence[dict[str, Any]], names: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """The rows of these names; without names the first with an interval, those that became better or worse first."""
+    if names:
+        return [row for name in names for row in rows if row["name"] == clean(name)][:CARDS]
     known = [row for row in rows if row["drawn"]]
     return sorted(known, key=lambda row: (not row["direction"], row["verdict"] == "same"))[:CARDS]
 

@@ -78,19 +78,12 @@ def measure(
     measured = scored(held, floor, run.seed)
     rows, numbers = measured.rows, measured.numbers
 
-    drift = [scoring.token_f1(b, a) for b, a in zip(before["general"], after["general"], strict=True)]
-    same = share(drift, seed=run.seed)
-    rows.append(
-        language.interval_row(
-            "words kept on general prompts",
-            1.0,
-            same.shifted(-1.0),
-            "none",
-            "share",
-            "token F1 with the start model's",
-        )
-    )
-    numbers["general_token_f1"] = same.estimate
+    same = share(kept_words(before["general"], after["general"]), seed=run.seed)
+    alone = kept_words(before["general"][: len(again["general"])], again["general"])
+    note = f"token F1 with the start model's; the start model with itself, drawn again: {np.mean(alone):.0%}"
+    name = "words kept on general prompts"
+    rows.append(language.interval_row(name, 1.0, same.shifted(-1.0), "none", "share", note))
+    numbers |= {"general_token_f1": same.estimate, "general_token_f1_noise": float(np.mean(alone))}
     if trained:
         nll = general_nll(policy, scope, before, run)
         rows.append(nll)
@@ -106,6 +99,11 @@ def measure(
         )
     measured.warnings = warnings(cfg, measured.scores, numbers)
     return measured
+
+
+def kept_words(before: Sequence[str], after: Sequence[str]) -> list[float]:
+    """Token F1 of each pair of answers."""
+    return [scoring.token_f1(b, a) for b, a in zip(before, after, strict=True)]
 
 
 def scored(held: dict[str, list[dict[str, Any]]], floor: Interval, seed: int) -> Measured:

@@ -69,6 +69,7 @@ def finish(
         "summary": summary,
         "warnings": measured.warnings,
         "comparisons": measured.rows,
+        "cards": [*(f"has the effect, {NAMES[kind]}" for kind in KINDS), "S_overall"],
         "curves": CURVES if trained else [],
         "samples": samples(measured),
         "data": {
