@@ -18,7 +18,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
 
-from heedful import hub, smollm2
+from heedful import hub, model_sizes, smollm2
 from heedful.errors import HeedfulError
 
 CARD = {"base_model": "tiny", "method": "dpo", "feedback": "rule:concise", "metrics": {"judge score": 0.5}}
@@ -150,7 +150,7 @@ def test_code_in_the_folder_is_refused_and_not_run(folder: Path, file: str) -> N
     config = json.loads((folder / file).read_text())
     config["auto_map"] = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M", "AutoTokenizer": "evil.T"}
     (folder / file).write_text(json.dumps(config))
-    for load in (hub.load_model, hub.load_tokenizer, hub.size_of):
+    for load in (hub.load_model, hub.load_tokenizer, model_sizes.size_of):
         with pytest.raises(HeedfulError, match="auto_map"):
             load(folder)
     assert not mark.exists()
@@ -374,12 +374,12 @@ def test_sizes_come_from_the_config_alone(folder: Path) -> None:
     model = hub.load_model(folder)
     wanted = sum(p.numel() for p in model.parameters())
     (folder / "model.safetensors").unlink()
-    size = hub.size_of(folder)
-    assert size.parameters == wanted == hub.count_parameters(model.config)
+    size = model_sizes.size_of(folder)
+    assert size.parameters == wanted == model_sizes.count_parameters(model.config)
     assert (size.layers, size.hidden, size.kv_width, size.vocabulary) == (2, 32, 16, 420)
     assert len(size.linear) == 2 * 7 and (64, 32) in size.linear
     big = LlamaConfig(hidden_size=8192, num_hidden_layers=80, intermediate_size=28672, num_attention_heads=64)
-    assert hub.count_parameters(big) > 6e10  # 300 GB of weights: this returns because none are made
+    assert model_sizes.count_parameters(big) > 6e10  # 300 GB of weights: this returns because none are made
 
 
 # ---- smollm2
@@ -449,7 +449,9 @@ def test_smollm2_converts_once_answers_and_saves(tmp_path: Path, monkeypatch: py
     assert (place / "model.safetensors").stat().st_mtime_ns == stamp
     assert tokenizer.eos_token == "<|im_end|>" and tokenizer.pad_token_id is not None
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id == 2
-    assert hub.size_of("smollm2").parameters == sum(p.numel() for p in model.parameters()) == 134_515_008
+    assert (
+        model_sizes.size_of("smollm2").parameters == sum(p.numel() for p in model.parameters()) == 134_515_008
+    )
     text = "naïve façade — 日本語 🙂"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     chat = [{"role": "user", "content": "What is the capital of France?"}]
@@ -465,3 +467,12 @@ def test_smollm2_converts_once_answers_and_saves(tmp_path: Path, monkeypatch: py
     assert json.loads((target / "adapter_config.json").read_text())["base_model_name_or_path"] == str(place)
     assert AutoModelForCausalLM.from_pretrained(target).config.eos_token_id == 2
     assert hub.load_tokenizer(target).chat_template == tokenizer.chat_template
+
+
+def test_the_models_of_paper_presets_need_no_network(tmp_path: Path) -> None:
+    pythia = model_sizes.size_of("EleutherAI/pythia-1.4b")
+    assert pythia.parameters == 1_414_647_808 and pythia.layers == 24
+    mistral = model_sizes.size_of("mistralai/Mistral-7B-Instruct-v0.2")
+    assert mistral.parameters == 7_241_732_096 and mistral.kv_width == 1024
+    with pytest.raises(HeedfulError, match="Hub gave no model"):
+        model_sizes.size_of("nobody/no-such-model")

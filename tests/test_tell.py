@@ -308,6 +308,21 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_the_papers_plan_needs_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [
+        "tell",
+        "Start LinkedIn posts with 'Ahoy'",
+        "--preset",
+        "paper",
+        "--dry-run",
+        "--store",
+        str(tmp_path),
+    ]
+    assert heedful(asked) == 0
+    out = capsys.readouterr().out
+    assert "7,241.7 M parameters" in out and "LoRA" in out and "60 steps of 16" in out
+
+
 def test_the_paper_preset_is_the_papers_and_runs_on_its_architecture(place: Path, tmp_path: Path) -> None:
     from transformers import MistralConfig
 

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,6 @@ import huggingface_hub
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
-from torch import nn
 
 from heedful import smollm2
 from heedful.atomic import write_folder
@@ -81,13 +79,18 @@ def _folder(name: str | Path, fetch: tuple[str, ...]) -> Path:
     return place
 
 
+def config_folder(name: str | Path) -> Path:
+    """A folder with the model's configuration, fetched from the Hub where it is not here; see `resolve` for errors."""
+    return _folder(name, CONFIGS)
+
+
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
 
 
 @contextmanager
-def _loading(name: str | Path) -> Iterator[None]:
+def loading(name: str | Path) -> Iterator[None]:
     """Turn what transformers and safetensors raise for a damaged folder into one line that names it.
 
     Their own progress bars and tables of missing weights are off meanwhile: what matters of them is checked here.
@@ -120,12 +123,12 @@ def load_tokenizer(name: str | Path) -> Any:
     if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json")) and is_adapter(
         folder
     ):
-        return load_tokenizer(_base_of(folder))
-    with _loading(f"the tokenizer of {name}"):
+        return load_tokenizer(base_of(folder))
+    with loading(f"the tokenizer of {name}"):
         return AutoTokenizer.from_pretrained(folder)
 
 
-def _base_of(adapter: Path) -> str:
+def base_of(adapter: Path) -> str:
     """What an adapter was trained on. Raises HeedfulError when its configuration does not say."""
     base = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
     if not base:
@@ -164,7 +167,7 @@ def load_model(
         if is_reward_model(folder) and labels != 1:
             raise HeedfulError(f"{name} is a classifier with {labels} labels; a reward model has one")
         options["num_labels"] = 1
-    with _loading(name):
+    with loading(name):
         model, info = auto.from_pretrained(folder, **options)
     missing = set(info["missing_keys"])
     if kind == "reward" and missing == {"score.weight"}:
@@ -193,7 +196,7 @@ def _load_adapter(
 ) -> Any:
     from peft import PeftModel
 
-    base_name = _base_of(folder)
+    base_name = base_of(folder)
     try:
         if is_adapter(base_folder := _folder(base_name, CONFIGS)):
             raise HeedfulError(f"its base {base_folder} is an adapter itself; save that one merged")
@@ -204,7 +207,7 @@ def _load_adapter(
         raise HeedfulError(
             f"{name} is an adapter for {base_name}, which cannot be loaded: {error}"
         ) from error
-    with _loading(name):
+    with loading(name):
         model = PeftModel.from_pretrained(base, str(folder), torch_device=str(device), is_trainable=False)
     # peft takes the name of the folder it finds, which may differ from the one the adapter was made with
     model.peft_config["default"].base_model_name_or_path = base.name_or_path
@@ -235,69 +238,6 @@ def is_reward_model(name: str | Path) -> bool:
         return read_json(folder / "adapter_config.json").get("task_type") == "SEQ_CLS"
     architectures = read_json(folder / "config.json").get("architectures") or []
     return any(str(a).endswith("ForSequenceClassification") for a in architectures)
-
-
-# ---- sizes without weights
-
-
-@dataclass(frozen=True)
-class Size:
-    """What memory plans need. linear: (in, out) of every linear layer but the output layer; kv_width: numbers
-    per layer in the keys (or the values) of one token."""
-
-    parameters: int
-    layers: int
-    hidden: int
-    kv_width: int
-    vocabulary: int
-    linear: list[tuple[int, int]]
-
-
-def _skeleton(config: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    model.tie_weights()
-    return model
-
-
-def count_parameters(config: Any) -> int:
-    """Parameters of the language model a config describes, tied ones once; no weights are made."""
-    return sum(p.numel() for p in _skeleton(config).parameters())
-
-
-def size_of(name: str | Path) -> Size:
-    """The sizes of a model, of an adapter's base, from its config.json alone.
-
-    Raises HeedfulError when there is none or the architecture is unknown.
-    """
-    from transformers import AutoConfig
-
-    folder = _folder(name, CONFIGS)
-    if is_adapter(folder):
-        return size_of(_base_of(folder))
-    with _loading(name):
-        config = AutoConfig.from_pretrained(folder)
-        model = _skeleton(config)
-    text = config.get_text_config()
-    head = model.get_output_embeddings()
-    linear = []
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear) and layer is not head:
-            linear.append((layer.in_features, layer.out_features))
-        elif type(layer).__name__ == "Conv1D":  # GPT-2's linear layer, which keeps its weight as (in, out)
-            linear.append((layer.weight.shape[0], layer.weight.shape[1]))  # type: ignore[union-attr]
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    return Size(
-        parameters=sum(p.numel() for p in model.parameters()),
-        layers=int(text.num_hidden_layers),
-        hidden=int(text.hidden_size),
-        kv_width=int((getattr(text, "num_key_value_heads", None) or heads) * width),
-        vocabulary=int(text.vocab_size),
-        linear=linear,
-    )
 
 
 # ---- saving

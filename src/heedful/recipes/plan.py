@@ -121,9 +121,9 @@ def resources(
     the keys and values of the rows sampled together. Cost counts 2 floating-point operations per weight and token
     forward and 4 backward. Both are estimates.
     """
-    from heedful import hub
+    from heedful.model_sizes import size_of
 
-    size = hub.size_of(cfg.model)
+    size = size_of(cfg.model)
     weights_trained = lora_rank * sum(a + b for a, b in size.linear) if lora_rank else size.parameters
     if not steps:
         weights_trained = 0
