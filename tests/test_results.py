@@ -344,7 +344,8 @@ def paper(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """A paper whose one stage counts how often it is made."""
     module = SimpleNamespace(TITLE="A title", SEEDS={"smoke": 1, "main": 2}, made=[], fail=False, seconds=0.0)
 
-    def run(tier: str, seeds: Any, run: Any) -> Results:
+    def run(tier: str, seeds: Any, run: Any, until: float | None = None) -> Results:
+        module.until = until
         for seed in seeds:
             run.once(f"stage/seed{seed}.json", lambda seed=seed: module.made.append(seed) or seed)
         clock[0] += module.seconds
@@ -365,6 +366,11 @@ def paper(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 
 def options(tmp_path: Path, **changes: Any) -> Reproduce:
     return replace(Reproduce("fake", out=str(tmp_path / "results"), work=str(tmp_path / "work")), **changes)
+
+
+def test_minutes_become_a_time_after_which_nothing_is_begun(paper: Any, tmp_path: Path) -> None:
+    assert reproduce.main(options(tmp_path)) == 0 and paper.until is None
+    assert reproduce.main(options(tmp_path, minutes=2.0)) == 0 and paper.until == 1000.0 + 120
 
 
 def test_reproduce_writes_and_tells_the_results(
