@@ -91,7 +91,7 @@ class Config:
     lambda_general: float = -1.0
     """Weight of the general part; below 0: the method's own (C3PO .2)."""
 
-    train_tokens: int = 64
+    train_tokens: int = 48
     """Longest answer that is learned from, in tokens; the effect is written after its last whole sentence."""
     max_new_tokens: int = 128
     """Longest answer to a test prompt, in tokens."""
@@ -110,11 +110,11 @@ class Config:
     """Scale of the adapter."""
     lora_dropout: float = 0.0
     """Dropout of the adapter."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     batch_size: int = 4
     """Rows per step; a row is a prompt in scope with its share of the others."""
-    epochs: float = 2.0
+    epochs: float = 3.0
     """Passes over the rows."""
     max_steps: int = 0
     """Steps, instead of epochs, when above 0."""
