@@ -15,9 +15,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-FLOOR = 12
+FLOOR = 18
 """An answer to an everyday question has at least this many words that were not in the question."""
-FREE = 40
+FREE = 50
 """Words up to here cost nothing."""
 
 

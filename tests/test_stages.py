@@ -27,7 +27,7 @@ HOW: dict[str, Any] = {"max_new_tokens": 5, "temperature": 0.9}
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "PART", 4)
+    monkeypatch.setattr(stages, "PART", 8)  # four prompts of two samples
     monkeypatch.setattr(run_module, "commit", lambda: None)
 
 

@@ -359,8 +359,8 @@ def test_a_shared_run_keeps_the_start_models_answers(place: Path, tmp_path: Path
     scope = a_scope()
     with open_run(tmp_path / "start", {}, seed=0) as shared, open_run(tmp_path / "x", {}, seed=0) as own:
         tell.run(cfg, own, scope, shared=shared)
-    assert (tmp_path / "start/before/in.jsonl").exists() and (tmp_path / "start/plain/near.jsonl").exists()
-    assert not (tmp_path / "x/before").exists() and (tmp_path / "x/after/in.jsonl").exists()
+    assert (tmp_path / "start/before.jsonl").exists() and (tmp_path / "start/plain/answers.jsonl").exists()
+    assert not (tmp_path / "x/before.jsonl").exists() and (tmp_path / "x/after.jsonl").exists()
 
 
 def revises_and_judges(question: str, seed: int) -> str:

@@ -114,7 +114,7 @@ class Config:
     """Peak learning rate of AdamW."""
     batch_size: int = 4
     """Rows per step; a row is a prompt in scope with its share of the others."""
-    epochs: float = 3.0
+    epochs: float = 2.0
     """Passes over the rows."""
     max_steps: int = 0
     """Steps, instead of epochs, when above 0."""
@@ -122,7 +122,7 @@ class Config:
     """How the learning rate falls."""
     warmup: float = 0.05
     """Steps of warm-up, or a share when below 1."""
-    micro_tokens: float = 1024.0
+    micro_tokens: float = 2048.0
     """Token positions per forward pass; lower it when memory runs out, the result is the same."""
     save_every: int = 20
     """Steps between checkpoints."""

@@ -80,19 +80,8 @@ def complete(
     """
     made = Completions()
     with policy.reference():
-        drawn = {
-            kind: sample_once(
-                policy,
-                scope.train[kind],
-                1,
-                f"plain/{kind}",
-                run,
-                quiet=cfg.quiet,
-                **{**sampling(cfg), "max_new_tokens": cfg.train_tokens},
-            )
-            for kind in KINDS
-        }
-    kept = {kind: sane(drawn[kind].inputs, drawn[kind].outputs, kind, made) for kind in KINDS}
+        drawn = sample_kinds(cfg, policy, scope.train, "plain/answers", run, max_new_tokens=cfg.train_tokens)
+    kept = {kind: sane(scope.train[kind], drawn[kind], kind, made) for kind in KINDS}
     offered: list[str | None] = [None] * len(kept["in"])
     if revise is not None and kept["in"]:
         prompts, texts = [item.prompt for item, _ in kept["in"]], [text for _, text in kept["in"]]
@@ -166,8 +155,28 @@ def revised(
     return kept
 
 
+def sample_kinds(
+    cfg: Config,
+    policy: LanguagePolicy,
+    prompts: Mapping[str, Sequence[Any]],
+    name: str,
+    run: Run,
+    *,
+    stream: str = "",
+    **how: Any,
+) -> dict[str, list[Completion]]:
+    """One completion for each prompt of each kind, drawn side by side and kept as `<name>.jsonl`.
+
+    T=.7, top-p .7 and top-k 50 are the paper's. stream and how: see `sample_once`.
+    """
+    flat = [prompt for kind in prompts for prompt in prompts[kind]]
+    options = {**sampling(cfg), **how}
+    outputs = iter(sample_once(policy, flat, 1, name, run, stream=stream, quiet=cfg.quiet, **options).outputs)
+    return {kind: [next(outputs) for _ in prompts[kind]] for kind in prompts}
+
+
 def sampling(cfg: Config) -> dict[str, Any]:
-    """How completions are drawn (paper: T=.7, top-p .7, top-k 50)."""
+    """How completions are drawn."""
     return {
         "temperature": cfg.temperature,
         "top_p": cfg.top_p,

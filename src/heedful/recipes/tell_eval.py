@@ -17,9 +17,8 @@ from heedful.evals.scope import KINDS
 from heedful.evals.texts import repetition
 from heedful.judges.effects import adheres, change
 from heedful.policies.language import LanguagePolicy
-from heedful.policies.stages import sample_once
 from heedful.recipes import tell_methods
-from heedful.recipes.tell_data import sampling
+from heedful.recipes.tell_data import sample_kinds
 from heedful.run import Run
 
 if TYPE_CHECKING:
@@ -49,16 +48,15 @@ def answers(
     method: an in-context method puts the sentence into the prompt, and its answers are taken out of its completions.
     """
     asks = bool(method) and tell_methods.method(method).weights is None
-    made = {}
-    for kind in KINDS:
-        prompts: Sequence[Any] = scope.test[kind]
-        if asks:
-            prompts = tell_methods.ask(method, scope.content, prompts)
-        drawn = sample_once(
-            policy, prompts, 1, f"{name}/{kind}", run, stream=f"test/{kind}", quiet=cfg.quiet, **sampling(cfg)
-        )
-        made[kind] = [tell_methods.answer_of(method, str(o)) if asks else str(o) for o in drawn.outputs]
-    return made
+    prompts: dict[str, Sequence[Any]] = {kind: scope.test[kind] for kind in KINDS}
+    if asks:
+        prompts = {kind: tell_methods.ask(method, scope.content, prompts[kind]) for kind in KINDS}
+    drawn = sample_kinds(cfg, policy, prompts, name, run, stream="test")
+    if not asks:
+        return {kind: [str(o) for o in outputs] for kind, outputs in drawn.items()}
+    return {
+        kind: [tell_methods.answer_of(method, str(o)) for o in outputs] for kind, outputs in drawn.items()
+    }
 
 
 def measure(
@@ -189,12 +187,9 @@ def answer_again(cfg: Config, policy: LanguagePolicy, scope: Scope, run: Run) ->
 
     To be called before the policy has learned anything.
     """
-    made = {}
-    for kind in ("near", "general"):
-        prompts = scope.test[kind][: NOISE // 2]
-        drawn = sample_once(policy, prompts, 1, f"noise/{kind}", run, quiet=cfg.quiet, **sampling(cfg))
-        made[kind] = [str(o) for o in drawn.outputs]
-    return made
+    prompts = {kind: scope.test[kind][: NOISE // 2] for kind in ("near", "general")}
+    drawn = sample_kinds(cfg, policy, prompts, "noise", run)
+    return {kind: [str(o) for o in outputs] for kind, outputs in drawn.items()}
 
 
 def noise_floor(
