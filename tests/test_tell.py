@@ -148,6 +148,16 @@ def test_one_sentence_becomes_an_adapter_and_a_report(
         assert f'<h3 class="group">{group}</h3>' in html
 
 
+def test_the_last_lines_offer_what_will_not_be_refused() -> None:
+    folder, cfg = Path("runs/tell/one"), Config(sentence=SENTENCE)
+    told = {"summary": ["It is done."], "warnings": []}
+    for s_near, offered in ((0.1, True), (0.2, False)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "read_text", lambda path, **how: json.dumps(told))
+            said = tell_plan.closing(folder, {"s_near": s_near, "s_general": 0.0}, cfg)
+        assert ("heedful tell enable one" in said) is offered and "heedful sample" in said
+
+
 def test_the_same_command_resumes_and_changes_nothing(place: Path, tmp_path: Path) -> None:
     assert heedful(arguments(place, tmp_path / "a")) == 0
     kept = {

@@ -129,5 +129,7 @@ def closing(folder: Path, result: dict[str, Any], cfg: Config) -> str:
     lines = [plan.closing(folder, result).removesuffix(f"\nmodel:  {folder / 'model'}")]
     if tell_methods.method(cfg.method).weights is not None:
         lines.append(f"adapter: {folder / 'model'}")
-        lines.append(f"use it:  heedful tell enable {folder.name} --store {cfg.store}")
+        lines.append(f'try it:  heedful sample {folder} "..."')
+        if max(result["s_near"], result["s_general"]) <= cfg.max_leak:
+            lines.append(f"use it:  heedful tell enable {folder.name} --store {cfg.store}")
     return "\n".join(lines)
