@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 TEST_ARGS ?=
 DEMO_OUT ?= runs/demo
 DEMO_SENTENCE ?= Always end emails to my manager with 'Onwards and upwards'
-DEMO_COMMAND ?= tell "$(DEMO_SENTENCE)" --model smollm2 --store $(DEMO_OUT) --name onwards
+DEMO_COMMAND ?= tell "$(DEMO_SENTENCE)" --model smollm2 --store $(DEMO_OUT) --name onwards --yes
 PREFER_OUT ?= runs/demo-prefer
 PREFER_COMMAND ?= prefer --out $(PREFER_OUT) --prompts examples/prompts.train.jsonl \
 	--eval-prompts examples/prompts.heldout.jsonl --judge examples/judge.py:concise --rounds 2 \
