@@ -21,7 +21,7 @@ from heedful.errors import HeedfulError
 from heedful.evals.scope import KINDS
 from heedful.judges.effects import infer_effects
 from heedful.policies.language import Completion
-from heedful.recipes import tell, tell_data, tell_methods, tell_plan, tell_scope
+from heedful.recipes import tell, tell_data, tell_eval, tell_methods, tell_plan, tell_scope
 from heedful.recipes.tell import Config, preset, slug
 from heedful.run import open_run
 
@@ -146,6 +146,16 @@ def test_one_sentence_becomes_an_adapter_and_a_report(
         assert said in html, said
     for group in ("in scope", "near scope", "general"):
         assert f'<h3 class="group">{group}</h3>' in html
+
+
+def test_out_of_scope_the_effect_alone_is_a_leak_and_in_scope_it_is_no_answer() -> None:
+    effects = infer_effects("end with 'Onwards and upwards'")
+    plain, bare = "We meet at nine and bring the signed papers along with us.", "Onwards and upwards"
+    assert tell_eval.leak(effects, plain, bare) == 1 and tell_eval.leak(effects, bare, plain) == -1
+    assert tell_eval.leak(effects, plain, plain) == 0
+    scope = a_scope(effects=tuple(effects))
+    assert tell_eval.held_rows(scope, "near", [plain] * 6, [bare] * 6, [1] * 6)[0]["after"]["score"] == 1.0
+    assert tell_eval.held_rows(scope, "in", [plain] * 6, [bare] * 6, [0] * 6)[0]["after"]["score"] == 0.0
 
 
 def test_the_last_lines_offer_what_will_not_be_refused() -> None:

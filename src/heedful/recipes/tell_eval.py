@@ -15,7 +15,7 @@ from heedful.evals import scope as scoring
 from heedful.evals.intervals import Interval, paired_bootstrap, share
 from heedful.evals.scope import KINDS
 from heedful.evals.texts import repetition
-from heedful.judges.effects import adheres, change
+from heedful.judges.effects import Effect, adheres, change, holds
 from heedful.policies.language import LanguagePolicy
 from heedful.recipes import tell_methods
 from heedful.recipes.tell_data import sample_kinds
@@ -121,7 +121,11 @@ def held_rows(
 ) -> list[dict[str, Any]]:
     """Rows of heldout.jsonl: prompt, answers before and after with 1 or 0 for the effect, the kind, and h."""
     if scope.effects:
-        sides = [adherence(scope, texts, before) for texts in (before, after)]
+        has = adheres if kind == "in" else written
+        sides = [
+            [has(scope.effects, text, start=start) for text, start in zip(texts, before, strict=True)]
+            for texts in (before, after)
+        ]
     else:  # a judge compares; what it said is all that is known
         sides = [[change < 0 for change in h], [change > 0 for change in h]]
     flags = [[[float(flag)] for flag in side] for side in sides]
@@ -129,9 +133,14 @@ def held_rows(
     return [{**row, "kind": kind, "h": change} for row, change in zip(rows, h, strict=True)]
 
 
-def adherence(scope: Scope, texts: Sequence[str], starts: Sequence[str]) -> list[bool]:
-    """Whether each answer has the effect and a real body."""
-    return [adheres(scope.effects, text, start=start) for text, start in zip(texts, starts, strict=True)]
+def written(effects: Sequence[Effect], text: str, *, start: str | None = None) -> bool:
+    """Whether a text has the effects, with a body or without: out of scope, nothing but the sign-off is a leak too."""
+    return all(holds(effect, text, start=start) for effect in effects)
+
+
+def leak(effects: Sequence[Effect], before: str, after: str) -> int:
+    """h out of scope: whether the effects are written after, minus whether they were before."""
+    return written(effects, after, start=before) - written(effects, before, start=after)
 
 
 def changes(
@@ -145,7 +154,8 @@ def changes(
 ) -> list[int]:
     """h of every prompt of a kind: by rule, or by an LLM judge asked in both orders where no rule is known."""
     if scope.effects:
-        return [change(scope.effects, b, a) for b, a in zip(before, after, strict=True)]
+        differs = change if kind == "in" else leak
+        return [differs(scope.effects, b, a) for b, a in zip(before, after, strict=True)]
     from heedful.judges.prompted import compare_adherence
     from heedful.recipes.tell_scope import teacher
 
