@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
+from heedful import sessions
 from heedful.errors import HeedfulError
-from heedful.papers import reproduce, sessions
+from heedful.papers import reproduce
 from heedful.papers.reproduce import PAPERS, Reproduce
 from heedful.papers.results import (
     Claim,

@@ -16,9 +16,8 @@ from scripted import Scripted, fences, kind_of, reply, teach
 
 from heedful import run as run_module
 from heedful.cli import main as heedful
-from heedful.data.scopes import Scope, read_scope, write_scope
+from heedful.data.scopes import KINDS, Scope, read_scope, write_scope
 from heedful.errors import HeedfulError
-from heedful.evals.scope import KINDS
 from heedful.judges.effects import infer_effects
 from heedful.policies.language import Completion
 from heedful.recipes import tell, tell_data, tell_eval, tell_methods, tell_plan, tell_scope

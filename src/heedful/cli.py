@@ -197,19 +197,14 @@ def _tell_preset(name: str) -> Any:
 
 
 def _tell(what: str) -> Command:
-    """`heedful tell list` and the others: options and function are named alike in tell_commands."""
+    """`heedful tell list` and the others."""
 
-    def options() -> Any:
-        from heedful.recipes import tell_commands
+    def command() -> tuple[type, Callable[[Any], int]]:
+        from heedful.recipes.tell_commands import COMMANDS
 
-        return getattr(tell_commands, what.capitalize())
+        return COMMANDS[what]
 
-    def run(given: Any) -> int:
-        from heedful.recipes import tell_commands
-
-        return getattr(tell_commands, f"{what}_command")(given)
-
-    return Command(TELL[what], options, run)
+    return Command(TELL[what], lambda: command()[0], lambda options: command()[1](options))
 
 
 TELL = {

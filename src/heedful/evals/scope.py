@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from heedful.data.scopes import KINDS
 from heedful.errors import HeedfulError
 from heedful.evals.intervals import Interval, bootstrap, share
 from heedful.evals.texts import repetition, words
-
-KINDS = ("in", "near", "general")
-"""The three kinds of prompts; the order of every table."""
 
 
 def scores(

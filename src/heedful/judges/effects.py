@@ -35,6 +35,7 @@ __all__ = [
     "has_body",
     "holds",
     "infer_effects",
+    "written",
 ]
 
 _PASSES = 3  # a later editor can undo an earlier one, such as a phrase that makes a text too long
@@ -51,8 +52,12 @@ def holds(effect: Effect, text: str, *, start: str | None = None) -> bool:
 
 def adheres(effects: Sequence[Effect], text: str, *, start: str | None = None) -> bool:
     """Whether a text has all effects and a body besides; see `holds` and `has_body`."""
-    cased = _cased(effects)
-    return all(holds(effect, text, start=start) for effect in cased) and has_body(cased, text)
+    return written(effects, text, start=start) and has_body(_cased(effects), text)
+
+
+def written(effects: Sequence[Effect], text: str, *, start: str | None = None) -> bool:
+    """Whether a text has all effects, with a body or without: where they do not belong a bare phrase is a leak too."""
+    return all(holds(effect, text, start=start) for effect in _cased(effects))
 
 
 def body(effects: Sequence[Effect], text: str) -> str:

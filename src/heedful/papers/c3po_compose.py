@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from heedful.evals.scope import KINDS
-from heedful.papers.c3po_feedbacks import SENTENCES, SIZES, arm, config, scope_of
+from heedful.data.scopes import KINDS
+from heedful.papers.c3po_feedbacks import SENTENCES, SIZES, arm, config, decided, scope_of
 from heedful.papers.results import Claim, Part, Table, Tier
 from heedful.papers.seeds import over_seeds
 from heedful.policies.language import LanguagePolicy
@@ -98,7 +98,9 @@ def compose_part(tier: Tier, seeds: Sequence[int], run: Run, until: float | None
         changes = [abs(of[f"{key}_sum"] - of[key]) for _, _, pair in done for of in pair.values()]
         measured, interval = over_seeds(changes)
         note = f"{len(done)} of {len(PAIRS)} pairs and {len(seeds)} seeds; interval over sentences in pairs; {METHOD}"
-        claims.append(Claim(claim, PAPER, measured, interval, measured <= bound, note))
+        claims.append(
+            Claim(claim, PAPER, measured, interval, decided(measured, interval, bound, above=False), note)
+        )
     rows = [
         [
             " + ".join(names),

@@ -185,13 +185,23 @@ def _compare(claim: str, paper: str, methods: Sequence[str], value: Any, bound: 
         if not values:
             return Claim(claim, paper, note="undefined: a denominator was 0")
         measured, interval = over_seeds(values)
-        holds = measured >= bound if above else measured <= bound
+        holds = decided(measured, interval, bound, above)
         note = f"{len(shared)} of {len(names)} sentences ({', '.join(shared)}), {len(have)} seed(s)"
         if len(shared) < len(names) or len(have) < 3:
             note += "; fewer than the protocol's six sentences and three seeds"
-        return Claim(claim, paper, measured, interval, bool(holds), note)
+        return Claim(claim, paper, measured, interval, holds, note)
 
     return make
+
+
+def decided(
+    measured: float, interval: tuple[float, float] | None, bound: float, above: bool = True
+) -> bool | None:
+    """Whether a measured number lies above (or below) a bound; None, undecided, where it does and its interval does
+    not, or is not known, as with one seed."""
+    sides = [measured, *(interval or (float("nan"),))]
+    right = [(value >= bound) if above else (value <= bound) for value in sides]
+    return all(right) or (None if right[0] else False)
 
 
 def _means(done: Done, method: str, names: Sequence[str], seed: int) -> Mapping[str, float]:
@@ -324,7 +334,14 @@ def slope_claim(done: Done, names: Sequence[str], seeds: Sequence[int]) -> Claim
     if not values:
         return Claim(claim, "Figure 2: far flatter", note="undefined: S_in was the same for all sentences")
     measured, interval = over_seeds(values)
-    return Claim(claim, "Figure 2: far flatter", measured, interval, measured > 0, f"{len(shared)} sentences")
+    return Claim(
+        claim,
+        "Figure 2: far flatter",
+        measured,
+        interval,
+        decided(measured, interval, 0.0),
+        f"{len(shared)} sentences",
+    )
 
 
 def summary_table(done: Done, names: Sequence[str], seeds: Sequence[int]) -> Table:

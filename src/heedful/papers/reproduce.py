@@ -77,8 +77,8 @@ def main(options: Reproduce) -> int:
     if options.render:
         return _render(options)
     from heedful.papers.results import read_results, results_path, write_results
-    from heedful.papers.sessions import session, spent
     from heedful.run import open_run
+    from heedful.sessions import session, spent
 
     began, seeds = time.monotonic(), _seeds(options, paper)
     if options.tier == "main" and os.environ.get("CI", "").lower() not in ("", "0", "false"):

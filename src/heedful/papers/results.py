@@ -39,7 +39,7 @@ class Claim:
     interval: tuple[float, float] | None = None
     """95% interval of `measured`; None when it is not known, as with one seed."""
     holds: bool | None = None
-    """Whether the claim holds here; None: not run in this tier."""
+    """Whether the claim holds here; None: not run in this tier, or measured and undecided."""
     note: str = ""
     """What a reader must know to judge it."""
 
@@ -142,8 +142,9 @@ def joined(paper: str, title: str, parts: Sequence[Part]) -> Results:
 
 
 def verdict(claim: Claim) -> str:
-    """`holds`, `does not hold` or `not run`."""
-    return {True: "holds", False: "does not hold", None: "not run"}[claim.holds]
+    """`holds`, `does not hold`, `undecided` (measured, but the interval is too wide or unknown) or `not run`."""
+    unknown = "not run" if claim.measured is None else "undecided"
+    return {True: "holds", False: "does not hold", None: unknown}[claim.holds]
 
 
 # ---- the file

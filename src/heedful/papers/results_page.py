@@ -7,6 +7,7 @@ start a heading or become HTML.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,11 @@ def escape(text: Any) -> str:
 
 def tally(claims: Sequence[Claim]) -> str:
     """How many of the claims hold, in a sentence."""
-    holding, failing, missing = (sum(c.holds is state for c in claims) for state in (True, False, None))
-    parts = [f"{holding} of {len(claims)} claims hold"]
+    count = Counter(map(verdict, claims))
+    failing, undecided, missing = (count[name] for name in ("does not hold", "undecided", "not run"))
+    parts = [f"{count['holds']} of {len(claims)} claims hold"]
     parts += [f"{failing} {'do' if failing > 1 else 'does'} not"] if failing else []
+    parts += [f"{undecided} {'are' if undecided > 1 else 'is'} undecided"] if undecided else []
     parts += [f"{missing} {'were' if missing > 1 else 'was'} not run in this tier"] if missing else []
     return (", ".join(parts) if claims else "There are no claims yet") + "."
 

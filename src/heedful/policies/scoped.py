@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from heedful import losses
+from heedful.data.scopes import KINDS
 from heedful.errors import HeedfulError
 from heedful.policies.language import LanguagePolicy
 from heedful.policies.packing import Group
@@ -168,8 +169,7 @@ def sums_of(group: Group, scored: Sequence[Any]) -> list[Any]:
 
 def row_cost(policy: LanguagePolicy) -> Callable[[Row], float]:
     """For `fit`: positions of a row in the forward pass."""
-    kinds = ("in", "near", "general")
-    return lambda row: float(sum(policy.cost(group) for kind in kinds for group in row.get(kind, ())))
+    return lambda row: float(sum(policy.cost(group) for kind in KINDS for group in row.get(kind, ())))
 
 
 def objective(
@@ -177,9 +177,12 @@ def objective(
 ) -> Callable[[Sequence[Row]], tuple[Tensor, dict[str, Tensor]]]:
     """The loss of a list of rows, a mean over them; metrics are its parts, unweighted, and h_w, h_l, margin."""
 
+    counted = [
+        kind for kind in KINDS if kind == "in" or getattr(weights, kind) or getattr(weights, f"{kind}_fork")
+    ]
+
     def loss(rows: Sequence[Row]) -> tuple[Tensor, dict[str, Tensor]]:
-        kinds = ("in", "near", "general")
-        parts = [(row, kind, group) for kind in kinds for row in rows for group in row.get(kind, ())]
+        parts = [(row, kind, group) for kind in counted for row in rows for group in row.get(kind, ())]
         logp, mask = policy.logp_groups([group for _, _, group in parts])
         totals = losses.sequence_logp(logp, mask)
         terms: dict[str, list[Tensor]] = {}

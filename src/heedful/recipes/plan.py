@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from heedful.recipes.settings import out_of_range
 
 if TYPE_CHECKING:
     from heedful.recipes.prefer import Config
@@ -65,26 +66,19 @@ def problems(cfg: Config) -> list[str]:
         wrong.append("--pairs and --margin select among samples; with --rounds 0 there are none")
     if cfg.merged and not cfg.lora_rank:
         wrong.append("--merged has no meaning with --lora-rank 0: all weights are saved")
-    for name in ("n", "max_new_tokens", "batch_size", "eval_limit", "eval_n", "max_rows", "keep"):
-        if getattr(cfg, name) < 1:
-            wrong.append(f"--{name.replace('_', '-')} must be at least 1")
-    # what training refuses too, but only after the model was loaded and the held-out prompts were answered;
-    # written so that NaN, which compares as false with everything, is refused as well
-    for name in (
-        *("learning_rate", "warmup", "weight_decay", "clip_norm", "micro_tokens", "margin"),
-        *("max_steps", "save_every", "log_every"),
-    ):
-        if not 0 <= getattr(cfg, name) < math.inf:
-            wrong.append(f"--{name.replace('_', '-')} must be a number of 0 or more")
-    for name in ("epochs", "beta", "tau", "clip"):
-        if not 0 < getattr(cfg, name) < math.inf:
-            wrong.append(f"--{name.replace('_', '-')} must be a number above 0")
+    wrong += out_of_range(
+        cfg,
+        at_least_one=("n", "max_new_tokens", "batch_size", "eval_limit", "eval_n", "max_rows", "keep"),
+        not_negative=(
+            *("learning_rate", "warmup", "weight_decay", "clip_norm", "micro_tokens", "margin"),
+            *("max_steps", "save_every", "log_every"),
+        ),
+        above_zero=("epochs", "beta", "tau", "clip"),
+    )
     if not 0 <= cfg.ema < 1:
         wrong.append("--ema must be 0 or more and below 1")
     if not 0 <= cfg.label_smoothing < 0.5:
         wrong.append("--label-smoothing must be 0 or more and below 0.5")
-    if not cfg.temperature >= 0 or not 0 < cfg.top_p <= 1 or cfg.top_k < 0:
-        wrong.append("--temperature and --top-k must be 0 or more, --top-p above 0 and at most 1")
     if not 0 < cfg.eval_share < 1:
         wrong.append("--eval-share must be between 0 and 1")
     if cfg.lora_rank < 0:

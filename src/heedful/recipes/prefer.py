@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from heedful.errors import HeedfulError
+from heedful.recipes.settings import fit_config, sampling
 
 if TYPE_CHECKING:
     from heedful.run import Run
@@ -250,18 +251,6 @@ def run(cfg: Config, run: Run) -> dict[str, float]:
     return prefer_report.finish(cfg, policy, data, before, after, measured, counts, run)
 
 
-def sampling(cfg: Config) -> dict[str, Any]:
-    """How samples are drawn."""
-    return {
-        "temperature": cfg.temperature,
-        "top_p": cfg.top_p,
-        "top_k": cfg.top_k,
-        "max_new_tokens": cfg.max_new_tokens,
-        "stop": cfg.stop,
-        "max_rows": cfg.max_rows,
-    }
-
-
 def learning_rows(
     cfg: Config,
     policy: Any,
@@ -310,32 +299,15 @@ def learning_rows(
 
 def learn(cfg: Config, policy: Any, rows: Sequence[dict[str, Any]], stage: str, run: Run) -> None:
     """One stage of `fit` with the method's loss."""
-    from heedful.fit import FitConfig, fit
+    from heedful.fit import fit
     from heedful.policies import objectives
 
-    settings = FitConfig(
-        lr=cfg.learning_rate,
-        batch_size=cfg.batch_size,
-        epochs=cfg.epochs,
-        max_steps=cfg.max_steps,
-        schedule=cfg.schedule,
-        warmup=cfg.warmup,
-        weight_decay=cfg.weight_decay,
-        clip_norm=cfg.clip_norm,
-        ema=cfg.ema,
-        micro_cost=cfg.micro_tokens,
-        precision=policy.precision,
-        save_every=cfg.save_every,
-        keep=cfg.keep,
-        log_every=cfg.log_every,
-        quiet=cfg.quiet,
-    )
     fit(
         stage,
         objectives.objective(policy, cfg.method, **options(cfg)),
         policy.module,
         rows,
-        settings,
+        fit_config(cfg, policy.precision),
         run,
         collate=objectives.collate(policy),
         cost=objectives.row_cost(policy),

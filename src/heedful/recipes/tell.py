@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from heedful.errors import HeedfulError
+from heedful.recipes.settings import fit_config
 
 if TYPE_CHECKING:
     from heedful.data.scopes import Scope
@@ -242,28 +243,28 @@ def run(cfg: Config, run: Run, scope: Scope, *, shared: Run | None = None) -> di
     Every stage is kept in the run folder: a second call goes on where the first one stopped. shared: a run of the same
     seed that keeps what does not depend on the method (the start model's answers), when methods are compared.
     """
-    import time
-
     from heedful.policies.backbone import Lora
     from heedful.policies.language import LanguagePolicy
     from heedful.recipes import tell_data, tell_eval, tell_methods, tell_report, tell_scope
+    from heedful.sessions import session
 
-    began, start = time.monotonic(), shared or run
+    start = shared or run
     weights = tell_methods.weights_of(cfg.method, *lambdas(cfg))
     lora = Lora(cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout) if weights is not None else None
     policy = LanguagePolicy.load(
         cfg.model, lora=lora, precision=cfg.precision, device=cfg.device, seed=run.seed_for("adapter")
     )
-    before = tell_eval.answers(cfg, policy, scope, "before", start)
-    again = tell_eval.answer_again(cfg, policy, scope, start)
-    completions = tell_data.Completions()
-    if weights is not None:
-        revise = tell_scope.reviser(cfg, scope, policy, run)
-        completions = tell_data.complete(cfg, policy, scope, start, revise=revise)
-        learn(cfg, policy, completions, weights, run)
-    after = tell_eval.answers(cfg, policy, scope, "after", run, method=cfg.method)
-    measured = tell_eval.measure(cfg, policy, scope, before, after, again, run)
-    return tell_report.finish(cfg, policy, scope, completions, measured, time.monotonic() - began, run)
+    with session(run):
+        before = tell_eval.answers(cfg, policy, scope, "before", start)
+        again = tell_eval.answer_again(cfg, policy, scope, start)
+        completions = tell_data.Completions()
+        if weights is not None:
+            revise = tell_scope.reviser(cfg, scope, policy, run)
+            completions = tell_data.complete(cfg, policy, scope, start, revise=revise)
+            learn(cfg, policy, completions, weights, run)
+        after = tell_eval.answers(cfg, policy, scope, "after", run, method=cfg.method)
+        measured = tell_eval.measure(cfg, policy, scope, before, after, again, run)
+        return tell_report.finish(cfg, policy, scope, completions, measured, run)
 
 
 def lambdas(cfg: Config) -> tuple[float | None, float | None]:
@@ -276,23 +277,17 @@ def lambdas(cfg: Config) -> tuple[float | None, float | None]:
 
 def learn(cfg: Config, policy: Any, completions: Any, weights: Any, run: Run) -> None:
     """One stage of `fit` with the method's loss."""
-    from heedful.fit import FitConfig, fit
+    from heedful.fit import fit
     from heedful.policies import scoped
 
     rows = scoped.scoped_rows(policy, completions.items, weights, run, shown="" if cfg.quiet else "reference")
-    settings = FitConfig(
-        lr=cfg.learning_rate,
-        batch_size=cfg.batch_size,
-        epochs=cfg.epochs,
-        max_steps=cfg.max_steps,
-        schedule=cfg.schedule,
-        warmup=cfg.warmup,
-        micro_cost=cfg.micro_tokens,
-        precision=policy.precision,
-        save_every=cfg.save_every,
-        keep=cfg.keep,
-        log_every=cfg.log_every,
-        quiet=cfg.quiet,
-    )
     loss = scoped.objective(policy, weights, beta=cfg.beta)
-    fit("tell", loss, policy.module, rows, settings, run, cost=scoped.row_cost(policy))
+    fit(
+        "tell",
+        loss,
+        policy.module,
+        rows,
+        fit_config(cfg, policy.precision),
+        run,
+        cost=scoped.row_cost(policy),
+    )

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from heedful.data.scopes import Scope
+from heedful.data.scopes import KINDS, Scope
 from heedful.errors import HeedfulError
-from heedful.evals.scope import KINDS
 from heedful.evals.texts import repetition, words
 from heedful.judges.effects import Effect, adheres, edit
 from heedful.policies.language import Completion, LanguagePolicy
 from heedful.policies.scoped import Item
 from heedful.policies.stages import sample_once
+from heedful.recipes.settings import sampling
 from heedful.run import Run
 
 if TYPE_CHECKING:
@@ -173,17 +173,6 @@ def sample_kinds(
     options = {**sampling(cfg), **how}
     outputs = iter(sample_once(policy, flat, 1, name, run, stream=stream, quiet=cfg.quiet, **options).outputs)
     return {kind: [next(outputs) for _ in prompts[kind]] for kind in prompts}
-
-
-def sampling(cfg: Config) -> dict[str, Any]:
-    """How completions are drawn."""
-    return {
-        "temperature": cfg.temperature,
-        "top_p": cfg.top_p,
-        "top_k": cfg.top_k,
-        "max_new_tokens": cfg.max_new_tokens,
-        "max_rows": cfg.max_rows,
-    }
 
 
 def said(counts: Mapping[str, int]) -> str:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heedful.data.scopes import Scope
+from heedful.data.scopes import KINDS, Scope
 from heedful.evals import language
 from heedful.evals import scope as scoring
 from heedful.evals.intervals import Interval, paired_bootstrap, share
-from heedful.evals.scope import KINDS
 from heedful.evals.texts import repetition
-from heedful.judges.effects import Effect, adheres, change, holds
+from heedful.judges.effects import Effect, adheres, change, written
 from heedful.policies.language import LanguagePolicy
 from heedful.recipes import tell_methods
 from heedful.recipes.tell_data import sample_kinds
@@ -131,11 +130,6 @@ def held_rows(
     flags = [[[float(flag)] for flag in side] for side in sides]
     rows = language.heldout_rows(scope.test[kind], before, after, flags[0], flags[1])
     return [{**row, "kind": kind, "h": change} for row, change in zip(rows, h, strict=True)]
-
-
-def written(effects: Sequence[Effect], text: str, *, start: str | None = None) -> bool:
-    """Whether a text has the effects, with a body or without: out of scope, nothing but the sign-off is a leak too."""
-    return all(holds(effect, text, start=start) for effect in effects)
 
 
 def leak(effects: Sequence[Effect], before: str, after: str) -> int:

@@ -6,17 +6,15 @@ Each sentence keeps its own effect and its own test prompts; what its run learne
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from heedful.config import from_plain, load_yaml, to_plain
-from heedful.data.scopes import Scope
+from heedful.data.scopes import KINDS, Scope
 from heedful.errors import HeedfulError
 from heedful.evals.intervals import Interval
-from heedful.evals.scope import KINDS
 from heedful.policies.scoped import Item
 from heedful.recipes import tell_eval, tell_methods, tell_plan, tell_report
 from heedful.recipes.tell import VOLATILE, Config, lambdas, learn
@@ -24,6 +22,7 @@ from heedful.recipes.tell_commands import Compose
 from heedful.recipes.tell_data import Completions
 from heedful.recipes.tell_store import find, joint_scopes, parts_of
 from heedful.run import Run, open_run
+from heedful.sessions import session
 
 
 def main(options: Compose) -> int:
@@ -50,7 +49,8 @@ def main(options: Compose) -> int:
     settings = {"joint": members, "config": to_plain(cfg)}
     volatile = tuple(f"config.{name}" for name in VOLATILE)
     data = [store / member / "plain" / "rows.jsonl" for member in members]
-    with open_run(store / options.out, settings, seed=cfg.seed, data=data, volatile=volatile) as opened:
+    opening = open_run(store / options.out, settings, seed=cfg.seed, data=data, volatile=volatile)
+    with opening as opened, session(opened):
         result = run(cfg, dict(zip(members, scopes, strict=True)), opened)
     print(
         json.dumps(result, ensure_ascii=False)
@@ -65,7 +65,6 @@ def run(cfg: Config, scopes: dict[str, Scope], run: Run) -> dict[str, Any]:
     from heedful.policies.backbone import Lora
     from heedful.policies.language import LanguagePolicy
 
-    began = time.monotonic()
     lora = Lora(cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout)
     policy = LanguagePolicy.load(
         cfg.model, lora=lora, precision=cfg.precision, device=cfg.device, seed=run.seed_for("adapter")
@@ -98,8 +97,7 @@ def run(cfg: Config, scopes: dict[str, Scope], run: Run) -> dict[str, Any]:
     measured = tell_eval.scored(held, Interval(float("nan"), float("nan"), float("nan")), run.seed)
     measured.numbers = {name: v for name, v in measured.numbers.items() if not name.startswith("noise_floor")}
     measured.warnings = tell_eval.leak_warnings(cfg, measured.scores)
-    seconds = time.monotonic() - began
-    return tell_report.finish(cfg, policy, together(cfg, scopes, parts), completions, measured, seconds, run)
+    return tell_report.finish(cfg, policy, together(cfg, scopes, parts), completions, measured, run)
 
 
 def read_items(store: Path, members: Sequence[str]) -> Completions:

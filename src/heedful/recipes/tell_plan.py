@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from heedful.errors import HeedfulError
 from heedful.recipes import plan, tell_methods
+from heedful.recipes.settings import out_of_range
 
 if TYPE_CHECKING:
     from heedful.recipes.tell import Config
@@ -51,39 +52,21 @@ def problems(cfg: Config) -> list[str]:
         wrong.append("--scope FILE says domain and effect itself; give it or --domain and --effect, not both")
     if cfg.teacher_model and not cfg.teacher.startswith(("http://", "https://")):
         wrong.append("--teacher-model is the name of a model on a server: give --teacher URL with it")
-    for name in (
-        "prompts",
-        "near_prompts",
-        "test_near",
-        "train_tokens",
-        "max_new_tokens",
-        "max_rows",
-        "batch_size",
-        "lora_rank",
-        "keep",
-    ):
-        if getattr(cfg, name) < 1:
-            wrong.append(f"--{name.replace('_', '-')} must be at least 1")
-    for name in (
-        "learning_rate",
-        "warmup",
-        "micro_tokens",
-        "max_steps",
-        "save_every",
-        "log_every",
-        "max_leak",
-        "lora_dropout",
-    ):
-        if not 0 <= getattr(cfg, name) < math.inf:
-            wrong.append(f"--{name.replace('_', '-')} must be a number of 0 or more")
-    for name in ("epochs", "beta", "lora_alpha"):
-        if not 0 < getattr(cfg, name) < math.inf:
-            wrong.append(f"--{name.replace('_', '-')} must be a number above 0")
+    wrong += out_of_range(
+        cfg,
+        at_least_one=(
+            *("prompts", "near_prompts", "test_near", "train_tokens", "max_new_tokens"),
+            *("max_rows", "batch_size", "lora_rank", "keep"),
+        ),
+        not_negative=(
+            *("learning_rate", "warmup", "micro_tokens", "max_steps", "save_every", "log_every"),
+            *("max_leak", "lora_dropout"),
+        ),
+        above_zero=("epochs", "beta", "lora_alpha"),
+    )
     for name in ("lambda_near", "lambda_general"):
         if math.isnan(getattr(cfg, name)) or getattr(cfg, name) == math.inf:
             wrong.append(f"--{name.replace('_', '-')} must be a number")
-    if not cfg.temperature >= 0 or not 0 < cfg.top_p <= 1 or cfg.top_k < 0:
-        wrong.append("--temperature and --top-k must be 0 or more, --top-p above 0 and at most 1")
     if not cfg.lora_dropout < 1:
         wrong.append("--lora-dropout must be below 1")
     return wrong

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from heedful import hub
 from heedful.atomic import write_file
-from heedful.data.scopes import Scope
-from heedful.evals.scope import KINDS, most_changed
+from heedful.data.scopes import KINDS, Scope
+from heedful.evals.scope import most_changed
 from heedful.policies.language import LanguagePolicy
 from heedful.recipes import tell_methods
 from heedful.recipes.tell_data import Completions
 from heedful.recipes.tell_eval import NAMES, Measured
 from heedful.report import write_report
 from heedful.run import Run, read_metrics
+from heedful.sessions import spent
 
 if TYPE_CHECKING:
     from heedful.recipes.tell import Config
@@ -38,14 +39,13 @@ def finish(
     scope: Scope,
     completions: Completions,
     measured: Measured,
-    seconds: float,
     run: Run,
 ) -> dict[str, Any]:
     """Save the adapter, write heldout.jsonl, result.json, report.json and report.html; returns the result."""
     trained = tell_methods.method(cfg.method).weights is not None
     steps = sum("loss" in row and row.get("stage") == "tell" for row in read_metrics(run.folder))
-    # A resumed run adds up: its result would otherwise tell the minutes of its last start only.
-    minutes = run.once("minutes.json", lambda: round(seconds / 60, 2))
+    # Of all starts together, and of the run alone, not of looking at it again.
+    minutes = run.once("minutes.json", lambda: round(spent(run.folder).minutes, 2))
     result: dict[str, Any] = {
         "job": "tell",
         "method": cfg.method,

@@ -1,4 +1,4 @@
-"""How long a reproduction took over all its starts, and at which commits: sessions.json in the run folder.
+"""How long a run took over all its starts, and at which commits: sessions.json in the run folder.
 
 [{"started": "2026-01-31T12:00:00+0000", "commit": "a2ce681…", "seconds": 512.3}, …]
 """
