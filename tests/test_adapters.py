@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -165,3 +166,51 @@ def test_dropout_of_the_model_is_off_and_that_of_the_adapter_is_as_asked() -> No
     shift(policy, 1)
     policy.module.train()
     assert not torch.equal(logps(policy), logps(policy))
+
+
+def test_sampling_folds_the_adapter_and_gives_the_weights_back(folders: dict[str, Path]) -> None:
+    policy = start(folders)
+    policy.load_adapter("a", folders["a"])
+    before = {name: p.data.clone() for name, p in policy.module.named_parameters()}
+    places = {name: p.data_ptr() for name, p in policy.module.named_parameters()}
+    seen = logps(policy)
+    with policy.folded():
+        changed = [n for n, p in policy.module.named_parameters() if not torch.equal(p.data, before[n])]
+        assert changed
+        torch.testing.assert_close(logps(policy), seen, atol=1e-4, rtol=0)  # off, and yet the same function
+    for name, p in policy.module.named_parameters():
+        assert p.data_ptr() == places[name]
+        assert torch.equal(p.data, before[name])
+    with pytest.raises(ZeroDivisionError), policy.folded():
+        raise ZeroDivisionError
+    assert all(torch.equal(p.data, before[name]) for name, p in policy.module.named_parameters())
+    torch.testing.assert_close(logps(policy), seen)
+
+
+def test_what_folding_could_not_do_exactly_is_left_alone(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    def touched(policy: LanguagePolicy) -> bool:
+        before = {name: p.data.clone() for name, p in policy.module.named_parameters()}
+        with policy.folded():
+            return any(not torch.equal(p.data, before[n]) for n, p in policy.module.named_parameters())
+
+    policy = start(folders)
+    assert not touched(policy)  # no adapter
+    policy.load_adapter("a", folders["a"])
+    with policy.reference():
+        assert not touched(policy)  # the adapter is off
+    assert touched(policy)
+    monkeypatch.setattr("heedful.policies.backbone.FOLD_BYTES", 0)
+    assert not touched(policy)
+    monkeypatch.undo()
+    extras: list[dict[str, Any]] = [{"use_dora": True}, {"lora_bias": True}]
+    for more in extras:
+        module = hub.load_model(str(folders["start"]), merged=True)
+        config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", **more)
+        adapted = get_peft_model(module, config)  # type: ignore[arg-type]
+        other = LanguagePolicy(adapted, hub.load_tokenizer(str(folders["start"])), precision="fp32")
+        shift(other, 3)
+        assert not touched(other), more

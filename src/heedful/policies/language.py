@@ -305,7 +305,7 @@ class LanguagePolicy(Backbone):
         options |= {"top_p": top_p, "top_k": top_k, "max_rows": max_rows, "device": self.device}
         if stop:
             options["stopped"] = lambda ids: any(s in self.encoder.decode(ids) for s in stop)
-        with self.eval_mode(), self.autocast():
+        with self.eval_mode(), self.folded(), self.autocast():
             # Past a sliding window the prompt's keys are no longer the same for all steps, so not shareable.
             window = getattr(self.transformer.config, "sliding_window", None)
             longest = max((len(ids) for ids in prompts), default=0) + max_new_tokens
