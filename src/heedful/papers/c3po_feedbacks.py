@@ -1,21 +1,21 @@
 """Six sentences of feedback, every method, the same data: Table 2 of C3PO at the size of a laptop.
 
 Departures: SmolLM2-135M for Mistral-7B, grammars for GPT-4's prompts, rules for GPT-4's verdicts, six sentences for
-a hundred, and sizes by tier (`SIZES`). Learning rate and epochs are the same for all methods. They were chosen for
-`fork`, on dev prompts of the first sentence, so what another method gains from its own is not shown.
+a hundred, and sizes by tier (`SIZES`). Every method has the learning rate, of the same few, that gave it the best
+S_overall on the dev prompts of the first sentence; ablations of C3PO keep C3PO's. Rows and epochs are the same for all.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from heedful.data.scope_grammar import make_scope
-from heedful.data.scopes import Scope, Sizes
+from heedful.data.scopes import KINDS, Scope, Sizes
 from heedful.papers.results import Claim, Part, Plot, Series, Table, Tier
 from heedful.papers.seeds import over_seeds
 from heedful.recipes import tell
@@ -38,6 +38,7 @@ METHODS = (
     *("c3po_no_near", "c3po_no_general", "c3po_imitate", "c3po_kl", "in_context_cot"),
 )
 """Those that most claims ask for come first, so that a run which is stopped has said most."""
+TUNED = ("c3po", "scd", "dpo", "fork", "scd_negatives", "c3po_kl")
 RIVALS = ("in_context", "in_context_cot", "scd", "scd_negatives", "dpo")
 
 
@@ -50,42 +51,74 @@ class Size:
     train_tokens: int
     max_new_tokens: int
     epochs: float
-    learning_rate: float
+    learning_rates: tuple[float, ...]
 
 
 SIZES: dict[Tier, Size] = {
     "smoke": Size(
-        ("sign-off",), Sizes(train=48, dev=4, test_in=12, test_near=24, test_general=12), 48, 64, 3.0, 5e-3
+        ("sign-off",), Sizes(train=48, dev=4, test_in=12, test_near=24, test_general=12), 48, 64, 3.0, (5e-3,)
     ),
     "main": Size(
         tuple(SENTENCES),
-        Sizes(train=96, dev=8, test_in=40, test_near=60, test_general=40),
+        Sizes(train=96, dev=40, test_in=50, test_near=60, test_general=50),
         48,
         112,
         2.0,
-        1e-3,
+        (3e-4, 1e-3),
     ),
 }
 
 
 def arm(name: str, method: str, seed: int, tier: Tier, run: Run) -> dict[str, Any]:
     """result.json of one sentence, method and seed; done once, resumed where it was stopped."""
+    scope = scope_of(name, SIZES[tier].scope, seed)
+    rate = learning_rate(method, tier, run)
+    return _arm(
+        f"feedback/{name}/seed{seed}", method, config(name, method, seed, tier, run, rate), scope, run
+    )
 
+
+def _arm(folder: str, label: str, cfg: Config, scope: Scope, run: Run) -> dict[str, Any]:
     def make() -> dict[str, Any]:
-        size = SIZES[tier]
-        cfg = config(name, method, seed, tier, run)
-        scope = scope_of(name, size.scope, seed)
-        base = run.path(f"feedback/{name}/seed{seed}")
+        base, seed = run.path(folder), cfg.seed
         with (
-            open_run(base / "start", {"sentence": SENTENCES[name]}, seed=seed, command="reproduce") as shared,
-            open_run(base / method, cfg, seed=seed, command="reproduce") as own,
+            open_run(base / "start", {"sentence": cfg.sentence}, seed=seed, command="reproduce") as shared,
+            open_run(base / label, cfg, seed=seed, command="reproduce") as own,
         ):
             return tell.run(cfg, own, scope, shared=shared)
 
-    return run.once(f"feedback/{name}/seed{seed}/{method}.json", make)
+    return run.once(f"{folder}/{label}.json", make)
 
 
-def config(name: str, method: str, seed: int, tier: Tier, run: Run) -> Config:
+def learning_rate(method: str, tier: Tier, run: Run) -> float:
+    """Of the tier's, the one with the best S_overall on the dev prompts of the first sentence; of equals the lower."""
+    rates, method = SIZES[tier].learning_rates, tuned_as(method)
+    if len(rates) == 1 or method not in TUNED:
+        return rates[0]
+    return max(sorted(rates), key=lambda rate: tuning_arm(method, rate, tier, run)["s_overall"])
+
+
+def tuned_as(method: str) -> str:
+    """The method whose learning rate it takes: an ablation of C3PO differs from it in one thing alone."""
+    return "c3po" if method in ("c3po_no_near", "c3po_no_general", "c3po_imitate") else method
+
+
+def tuning_arm(method: str, rate: float, tier: Tier, run: Run) -> dict[str, Any]:
+    """result.json of the first sentence with seed 0 on its dev prompts, which no other arm is tested on."""
+    name = SIZES[tier].sentences[0]
+    scope = scope_of(name, SIZES[tier].scope, 0)
+    scope = replace(scope, test=scope.dev, dev={kind: [] for kind in KINDS})
+    return _arm("tuning", f"{method}-{rate:g}", config(name, method, 0, tier, run, rate), scope, run)
+
+
+def is_tuned(method: str, tier: Tier, run: Run) -> bool:
+    """Whether the learning rate of a method is known without training anything."""
+    rates, method = SIZES[tier].learning_rates, tuned_as(method)
+    there = all(run.path(f"tuning/{method}-{rate:g}.json").exists() for rate in rates)
+    return len(rates) == 1 or method not in TUNED or there
+
+
+def config(name: str, method: str, seed: int, tier: Tier, run: Run, rate: float) -> Config:
     """The settings of an arm: those of `heedful tell`, with the tier's sizes."""
     size = SIZES[tier]
     return settle(
@@ -100,7 +133,7 @@ def config(name: str, method: str, seed: int, tier: Tier, run: Run) -> Config:
             train_tokens=size.train_tokens,
             max_new_tokens=size.max_new_tokens,
             epochs=size.epochs,
-            learning_rate=size.learning_rate,
+            learning_rate=rate,
             quiet=True,
             yes=True,
         )
@@ -133,7 +166,8 @@ def run_arms(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = N
         for name in SIZES[tier].sentences:
             for method in METHODS:
                 late = until is not None and time.monotonic() > until
-                if late and not run.path(f"feedback/{name}/seed{seed}/{method}.json").exists():
+                made = run.path(f"feedback/{name}/seed{seed}/{method}.json").exists()
+                if late and not (made and is_tuned(method, tier, run)):
                     continue
                 done[name, method, seed] = arm(name, method, seed, tier, run)
     return done
@@ -169,7 +203,8 @@ def feedback_part(tier: Tier, seeds: Sequence[int], run: Run, until: float | Non
     told = notes(done, names, seeds)
     if not done:
         return Part(claims, notes=told)
-    return Part(claims, [summary_table(done, names, seeds), arms_table(done)], [scatter(done)], told)
+    tables = [summary_table(done, names, seeds), tuning_table(tier, run), arms_table(done)]
+    return Part(claims, [table for table in tables if table.rows], [scatter(done)], told)
 
 
 def _compare(claim: str, paper: str, methods: Sequence[str], value: Any, bound: float, above: bool) -> Any:
@@ -357,6 +392,21 @@ def summary_table(done: Done, names: Sequence[str], seeds: Sequence[int]) -> Tab
         "Means over what was run; methods with other numbers of runs are not comparable here, the claims are."
     )
     return Table("All methods", columns, rows, note)
+
+
+def tuning_table(tier: Tier, run: Run) -> Table:
+    """What each learning rate gave on dev prompts, as far as it was tried."""
+    keys, rows = ("s_in", "s_near", "s_general", "s_overall"), []
+    for method in TUNED if len(SIZES[tier].learning_rates) > 1 else ():
+        if is_tuned(method, tier, run):
+            best = learning_rate(method, tier, run)
+            for rate in SIZES[tier].learning_rates:
+                got = tuning_arm(method, rate, tier, run)
+                rows.append(
+                    [method, f"{rate:g}", *(round(got[k], 3) for k in keys), "taken" if rate == best else ""]
+                )
+    columns = ["method", "learning rate", "S_in", "S_near", "S_general", "S_overall", ""]
+    return Table("Learning rates, on the dev prompts of the first sentence", columns, rows)
 
 
 def arms_table(done: Done) -> Table:
