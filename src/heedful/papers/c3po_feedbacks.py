@@ -7,6 +7,7 @@ S_overall on the dev prompts of the first sentence; ablations of C3PO keep C3PO'
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,13 +34,14 @@ SENTENCES = {
     "opening": "Start LinkedIn posts with 'Ahoy'",
     "shorter": "Make emails to my boss shorter",
 }
-METHODS = (
-    *("c3po", "scd", "dpo", "fork", "in_context", "scd_negatives"),
-    *("c3po_no_near", "c3po_no_general", "c3po_imitate", "c3po_kl", "in_context_cot"),
-)
-"""Those that most claims ask for come first, so that a run which is stopped has said most."""
-TUNED = ("c3po", "scd", "dpo", "fork", "scd_negatives", "c3po_kl")
 RIVALS = ("in_context", "in_context_cot", "scd", "scd_negatives", "dpo")
+ROUNDS = (
+    ("c3po", "scd", "dpo", "in_context", "scd_negatives", "fork", "in_context_cot"),
+    ("c3po_no_near", "c3po_no_general", "c3po_kl", "c3po_imitate"),
+)
+"""Those that most claims ask for come first, for all sentences, so that a run which is stopped has said most."""
+METHODS = tuple(method for methods in ROUNDS for method in methods)
+TUNED = ("c3po", "scd", "dpo", "fork", "scd_negatives", "c3po_kl")
 
 
 @dataclass(frozen=True)
@@ -162,14 +164,12 @@ Done = dict[tuple[str, str, int], dict[str, Any]]
 def run_arms(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Done:
     """All arms, or those that can be started before `until` (of time.monotonic) and those done earlier."""
     done: Done = {}
-    for seed in seeds:
-        for name in SIZES[tier].sentences:
-            for method in METHODS:
-                late = until is not None and time.monotonic() > until
-                made = run.path(f"feedback/{name}/seed{seed}/{method}.json").exists()
-                if late and not (made and is_tuned(method, tier, run)):
-                    continue
-                done[name, method, seed] = arm(name, method, seed, tier, run)
+    order = itertools.product(seeds, ROUNDS, SIZES[tier].sentences)
+    for seed, name, method in ((seed, name, m) for seed, methods, name in order for m in methods):
+        late = until is not None and time.monotonic() > until
+        made = run.path(f"feedback/{name}/seed{seed}/{method}.json").exists()
+        if not late or (made and is_tuned(method, tier, run)):
+            done[name, method, seed] = arm(name, method, seed, tier, run)
     return done
 
 
