@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from heedful.papers import c3po_compose, c3po_feedbacks
-from heedful.papers.c3po_feedbacks import CLAIMS, METHODS, SENTENCES, Done, covered, slope_claim
+from heedful.papers import c3po_arms, c3po_compose, c3po_feedbacks
+from heedful.papers.c3po_arms import METHODS, SENTENCES, Done
+from heedful.papers.c3po_feedbacks import CLAIMS, covered, slope_claim
 from heedful.papers.results import Claim
+from heedful.papers.seeds import decided
 from heedful.run import open_run
 
 NAMES = tuple(SENTENCES)
@@ -72,7 +74,7 @@ def test_the_published_table_fulfils_its_own_claims() -> None:
 def test_a_claim_holds_only_with_its_whole_interval(
     measured: float, interval: tuple[float, float] | None, above: bool, said: bool | None
 ) -> None:
-    assert c3po_feedbacks.decided(measured, interval, 0.0, above) is said
+    assert decided(measured, interval, 0.0, above) is said
 
 
 def test_a_worse_c3po_is_said_not_to_hold() -> None:
@@ -120,11 +122,11 @@ def test_arms_that_are_done_are_read_and_late_ones_not_begun(
             f"feedback/{name}/seed{seed}/{method}.json", lambda: begun.append(method) or result(0.5, 0.1)
         )
 
-    monkeypatch.setattr(c3po_feedbacks, "arm", arm)
+    monkeypatch.setattr(c3po_arms, "arm", arm)
     with open_run(tmp_path / "run", {}, seed=0) as run:
         late = time.monotonic() - 1
-        assert c3po_feedbacks.run_arms("smoke", [0], run, late) == {}
-        assert set(c3po_feedbacks.run_arms("smoke", [0], run)) == {("sign-off", m, 0) for m in METHODS}
+        assert c3po_arms.run_arms("smoke", [0], run, late) == {}
+        assert set(c3po_arms.run_arms("smoke", [0], run)) == {("sign-off", m, 0) for m in METHODS}
         assert len(begun) == len(METHODS)
         part = c3po_feedbacks.feedback_part("smoke", [0], run, late)
         assert len(begun) == len(METHODS) and len(part.tables[0].rows) == len(METHODS)

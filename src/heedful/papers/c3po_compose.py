@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from heedful.data.scopes import KINDS
-from heedful.papers.c3po_feedbacks import SENTENCES, SIZES, arm, config, learning_rate, scope_of
+from heedful.papers.c3po_arms import SENTENCES, SIZES, arm, config, learning_rate, scope_of
 from heedful.papers.results import Claim, Part, Table, Tier
 from heedful.papers.seeds import over_seeds
 from heedful.policies.language import LanguagePolicy

@@ -26,6 +26,16 @@ def over_seeds(values: Sequence[float]) -> tuple[float, tuple[float, float] | No
     return mean, (mean - half, mean + half)
 
 
+def decided(
+    measured: float, interval: tuple[float, float] | None, bound: float, above: bool = True
+) -> bool | None:
+    """Whether a measured number lies above (or below) a bound; None, undecided, where it does and its interval does
+    not, or is not known, as with one seed."""
+    sides = [measured, *(interval or (float("nan"),))]
+    right = [(value >= bound) if above else (value <= bound) for value in sides]
+    return all(right) or (None if right[0] else False)
+
+
 def student_t(freedom: int) -> float:
     """The 97.5% quantile of Student's t (Abramowitz and Stegun 1964, 26.7.5, above 10 degrees of freedom)."""
     if freedom <= len(_T):
