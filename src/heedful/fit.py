@@ -106,6 +106,22 @@ class FitConfig:
             raise HeedfulError(f"fit settings: {'; '.join(wrong)}")
 
 
+@dataclass(frozen=True)
+class Chain:
+    """A stage's place among several that learn as one: optimiser and schedule go on from the stage before.
+
+    The schedule takes every stage to have as many steps as the one at hand; sizes that differ a little only bend it.
+    Once a stage is finished its predecessor's tensors are removed, and that one counts as finished without them.
+    """
+
+    before: str
+    """The stage before; "" for the first."""
+    index: int
+    """Which of them this is, from 0."""
+    count: int
+    """How many there are."""
+
+
 def fit(
     stage: str,
     loss: Callable[[Any], tuple[Tensor, Mapping[str, Any]]],
@@ -121,6 +137,7 @@ def fit(
     weight: Callable[[Any], float] | None = None,
     groups: Groups | None = None,
     state: Mapping[str, Tensor] | None = None,
+    chain: Chain | None = None,
 ) -> None:
     """Train `module`'s trainable parameters on `rows`; a finished stage is loaded instead.
 
@@ -130,6 +147,7 @@ def fit(
     `eval_every` steps and the last, in eval mode, without gradients, on the averaged weights if any; both
     count steps from 1 and run in every process. groups(module): parameter groups (see `make_optimizer`).
     state: tensors that after_step changes in place, such as a target network's; they are checkpointed too.
+    chain: where several stages learn as one, see `Chain`.
 
     With several processes each takes every world-th row of a step; one left without rows adds zero.
 
@@ -139,7 +157,7 @@ def fit(
     at once.
     """
     params = trainable(module)
-    place = Stage(stage, run, params | running_buffers(module), dict(state or {}), len(rows), cfg)
+    place = Stage(stage, run, params | running_buffers(module), dict(state or {}), len(rows), cfg, chain)
     if place.load_finished():
         return
     if len(rows) == 0:
@@ -154,6 +172,7 @@ def fit(
     total = cfg.max_steps or max(1, math.ceil(round(cfg.epochs * per_epoch, 6)))
     device = next(iter(params.values())).device
     modes = {part: part.training for part in module.modules()}
+    begun, whole_chain = (chain.index * total, chain.count * total) if chain else (0, total)
     unit = "tokens" if cost else "rows"
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
@@ -179,7 +198,7 @@ def fit(
             if bad:
                 optimizer.zero_grad(set_to_none=True)
                 raise place.not_finite(step, bad, means["loss"], norm)
-            lr = set_lr(optimizer, lr_factor(cfg.schedule, step - 1, total, cfg.warmup))
+            lr = set_lr(optimizer, lr_factor(cfg.schedule, begun + step - 1, whole_chain, cfg.warmup))
             if whole > 0:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -212,7 +231,7 @@ def fit(
                 leave_on(stop)
         if average:
             average.swap()
-        place.finish(total)
+        place.finish(total, optimizer, params)
         for part, mode in modes.items():
             part.training = mode
         leave_on(max(gather(max(signals, default=0), run.world)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import heedful
+from heedful.atomic import remove_folder, write_file, writing
 from heedful.checkpoint import (
     drop_after,
     load_into,
@@ -26,6 +27,8 @@ from heedful.optimise import Average, load_optimizer, optimizer_tensors
 from heedful.processes import gather
 from heedful.run import Run
 
+PASSED = "passed"
+"""The mark of a finished stage whose tensors a later one of its chain has taken over."""
 # Settings that may change between two starts: the weights come out the same (micro_cost: to rounding).
 VOLATILE = ("save_every", "keep", "log_every", "eval_every", "quiet", "micro_cost")
 
@@ -40,6 +43,7 @@ class Stage:
     extra: Mapping[str, Tensor]
     rows: int
     cfg: Any
+    chain: Any = None
 
     def __post_init__(self) -> None:
         self.folder = self.run.path(self.name)
@@ -52,7 +56,12 @@ class Stage:
 
         Raises `HeedfulError` when it was made with other settings, is damaged, or is another model's.
         """
-        if not gather((self.final / "model.safetensors").exists(), self.run.world)[0]:
+        there, passed = gather(
+            [(self.final / "model.safetensors").exists(), (self.folder / PASSED).exists()], self.run.world
+        )[0]
+        if passed:
+            return True  # its weights went into those of a later stage
+        if not there:
             return False
         try:
             meta = read_meta(self.final)
@@ -63,6 +72,7 @@ class Stage:
         load_into(self.extra, read_part(self.final, "state"), self.final)
         if self.run.rank == 0:
             prune(self.folder, 0)
+            self._pass_over()
         return True
 
     def resume(
@@ -83,6 +93,7 @@ class Stage:
             prune(self.folder, self.cfg.keep)
         self.last = step
         if step == 0:
+            self._go_on(optimizer, params)
             return 0
         path = step_folder(self.folder, step)
         meta = read_meta(path)
@@ -118,13 +129,33 @@ class Stage:
             prune(self.folder, self.cfg.keep)
         self.last = step
 
-    def finish(self, step: int) -> None:
+    def finish(self, step: int, optimizer: Optimizer, params: Mapping[str, nn.Parameter]) -> None:
         """Write the final weights, which replace the checkpoints; every process waits for them."""
         if self.run.rank == 0:
             self.run.sync_metrics()
-            self._write(step, self.final, {})
+            more = self.chain is not None and self.chain.index + 1 < self.chain.count
+            self._write(step, self.final, {"optim": optimizer_tensors(optimizer, params)} if more else {})
             prune(self.folder, 0)
+            self._pass_over()
         gather(None, self.run.world)
+
+    def _go_on(self, optimizer: Optimizer, params: Mapping[str, nn.Parameter]) -> None:
+        """Take over the optimiser of the stage before, whose weights the module has already."""
+        if self.chain is None or not self.chain.before:
+            return
+        path = self.run.path(self.chain.before) / "final"
+        read_meta(path)
+        load_optimizer(optimizer, params, read_part(path, "optim"))
+
+    def _pass_over(self) -> None:
+        """Remove the tensors of the stage before: the ones here contain them."""
+        if self.chain is None or not self.chain.before:
+            return
+        folder = self.run.path(self.chain.before)
+        if (folder / "final").exists():
+            write_file(folder / PASSED, b"")
+            with writing(folder):
+                remove_folder(folder / "final")
 
     def not_finite(self, step: int, rows: list[int], loss: float, norm: float) -> HeedfulError:
         """The error of a step that was not applied because its loss or gradient is not finite."""
