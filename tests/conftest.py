@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("heedful.losses", "beartype.beartype")
+install_import_hook(["heedful.losses", "heedful.returns"], "beartype.beartype")
 
 import torch  # noqa: E402 (the hook must come first)
 

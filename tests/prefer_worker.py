@@ -20,8 +20,8 @@ from heedful.cli import main as heedful
 
 torch.set_num_threads(1)
 run_module.commit = lambda: None
-CLOCKS = ("time", "tokens_per_s")
-TRIALS = 14
+CLOCKS = ("time", "tokens_per_s", "seconds")
+TRIALS = 20
 
 
 def make_inputs(root: Path) -> None:
@@ -39,13 +39,21 @@ def make_inputs(root: Path) -> None:
 
 
 def command(root: Path, out: Path, kind: str) -> list[str]:
-    """The arguments of `heedful prefer`, offline or on-policy with a reward model fitted to the pairs."""
+    """The arguments of `heedful prefer`: offline, on-policy with a reward model fitted to the pairs, or many short
+    rounds of the driver with all that they carry from one to the next."""
     shared = (
         f"--model {root}/start --out {out} --max-new-tokens 12 --learning-rate 1e-3 --save-every 2 --quiet"
     )
     shared += f" --data {root}/pairs.jsonl --eval-limit 4 --precision fp32 --device cpu --micro-tokens 200"
     if kind == "offline":
         return f"prefer {shared} --max-steps 7".split()
+    if kind == "driver":
+        shared += " --rounds 4 --prompts-per-round 4 --n 3 --eval-rounds 2 --epochs 2 --batch-size 2"
+        shared += f" --judge rule:length<20w --prompts {root}/prompts.jsonl"
+        return f"prefer {shared} --method ppo --kl 0.1 --kl-target 1 --kl-horizon 50".split()
+    if kind == "mixed":
+        shared += " --rounds 4 --prompts-per-round 4 --n 3 --epochs 2 --batch-size 2 --offline-share 0.5"
+        return f"prefer {shared} --judge rule:length<3w --prompts {root}/prompts.jsonl --reference ema".split()
     asked = f"--prompts {root}/prompts.jsonl --reward-model {root}/start --rounds 2 --n 3 --pairs all"
     return f"prefer {shared} {asked} --max-steps 3".split()
 
@@ -69,7 +77,7 @@ def main(root: Path) -> None:
     failures: list[str] = []
     statuses: list[int] = []
     steps: dict[str, list[int]] = {}
-    for kind in ("offline", "onpolicy"):
+    for kind in ("offline", "onpolicy", "driver", "mixed"):
         # Twice: what is imported at first use is then there in every fork, and the time is that of a warm run.
         heedful(command(root, root / f"{kind}-warm", kind))
         began = time.monotonic()
@@ -78,7 +86,7 @@ def main(root: Path) -> None:
         want = result(root / f"{kind}-whole")
         steps[kind] = [row["step"] for row in want["metrics"] if "loss" in row]
         folder = root / f"{kind}-trial"
-        for trial in range(TRIALS // 2):
+        for trial in range(TRIALS // 4):
             words = command(root, folder, kind)
             for _ in range(1 + trial % 3):
                 number = (signal.SIGKILL, signal.SIGTERM)[trial % 2]

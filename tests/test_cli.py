@@ -338,6 +338,11 @@ REFUSED = [
     ([*ASKED, "--method", "ppo", "--clip", "0"], "--clip must be a number above 0"),
     ([*PAIRS, "--ema", "1"], "--ema must be 0 or more and below 1"),
     ([*PAIRS, "--label-smoothing", "0.5"], "--label-smoothing must be 0 or more and below 0.5"),
+    ([*ASKED, "--method", "ppo", "--discount", "1.5"], "--discount must be from 0 to 1"),
+    (
+        [*ASKED, "--method", "best", "--negative", "worst", "--negative-floor", "1"],
+        "--negative-floor must be 0 or more and below 1",
+    ),
 ]
 
 

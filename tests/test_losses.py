@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
-from heedful import losses
+from heedful import losses, returns
 
 Args = dict[str, Tensor]
 NAN = float("nan")
@@ -233,30 +233,30 @@ def test_value_by_hand() -> None:
 
 def test_gae_by_hand() -> None:
     reward, value, mask = t([0.0, 0.0, 1.0]), t([0.5, 0.6, 0.7]), torch.ones(1, 3)
-    advantage, target = losses.gae(reward, value, mask, gamma=0.9, lam=0.5)
+    advantage, target = returns.gae(reward, value, mask, gamma=0.9, lam=0.5)
     # errors 0.04, 0.03, 0.3; each takes in 0.45 of the next
     assert advantage[0].tolist() == pytest.approx([0.11425, 0.165, 0.3])
     assert target[0].tolist() == pytest.approx([0.61425, 0.765, 1.0])
-    cut, _ = losses.gae(reward, value, mask, gamma=0.9, lam=0.5, final=t(2.0))
+    cut, _ = returns.gae(reward, value, mask, gamma=0.9, lam=0.5, final=t(2.0))
     assert cut[0, -1].item() == pytest.approx(0.3 + 0.9 * 2)
 
 
 def test_gae_skips_masked_steps_wherever_they_stand() -> None:
     real = {"reward": t([0.0, 0.0, 1.0]), "value": t([0.5, 0.6, 0.7]), "mask": torch.ones(1, 3)}
-    wanted = losses.gae(**real, gamma=0.9)
+    wanted = returns.gae(**real, gamma=0.9)
     places = [1, 3, 5]
     spread = {k: torch.full((1, 7), NAN if k != "mask" else 0.0) for k in real}
     for name, values in real.items():
         spread[name][:, places] = values
-    for part, whole in zip(losses.gae(**spread, gamma=0.9), wanted, strict=True):
+    for part, whole in zip(returns.gae(**spread, gamma=0.9), wanted, strict=True):
         assert torch.equal(part[:, places], whole)
         assert part.count_nonzero() == 3
 
 
 def test_whiten_by_hand() -> None:
-    white = losses.whiten(t([1.0, 3.0, NAN]), t([True, True, False]))
+    white = returns.whiten(t([1.0, 3.0, NAN]), t([True, True, False]))
     assert white[0].tolist() == pytest.approx([-1.0, 1.0, 0.0], abs=1e-6)
-    assert losses.whiten(t([7.0, 7.0]), t([1, 1])).tolist() == [[0.0, 0.0]]
+    assert returns.whiten(t([7.0, 7.0]), t([1, 1])).tolist() == [[0.0, 0.0]]
 
 
 def test_apa_by_hand() -> None:
@@ -323,6 +323,16 @@ def tokens(*names: str, **more: Callable[[torch.Generator, int], Tensor]) -> Cal
     return make
 
 
+def best_and_losers(g: torch.Generator, b: int) -> Args:
+    """`there`, not `mask`: what learns is not all by token here."""
+    made = tokens("losers")(g, b)
+    return {"best": -3 * rand(g, b), "losers": made["losers"], "there": made["mask"]}
+
+
+def best_of_n(best: Tensor, losers: Tensor, there: Tensor) -> losses.Result:
+    return losses.best_of_n_loss(best, losers, there, negative="mean", floor=0.0)
+
+
 def normal(g: torch.Generator, b: int) -> Tensor:
     return torch.randn((b,), generator=g)
 
@@ -354,6 +364,7 @@ CASES = {
         partial(losses.nll_loss, reduction="sequence"), tokens("logp", weight=normal), ("logp",)
     ),
     "rwr": Case(losses.rwr_loss, tokens("logp", score=normal), ("logp",)),
+    "best_of_n": Case(best_of_n, best_and_losers, ("best", "losers")),
     "dpo": Case(losses.dpo_loss, pairs, CHOSEN),
     "dpo conservative": Case(partial(losses.dpo_loss, label_smoothing=0.1), pairs, CHOSEN),
     "dpo robust": Case(partial(losses.dpo_loss, label_smoothing=0.1, robust=True), pairs, CHOSEN),
@@ -588,7 +599,7 @@ def test_gae_with_lam_1_gives_discounted_returns_whatever_the_critic_says(
 ) -> None:
     g = torch.Generator().manual_seed(seed)
     reward, value = torch.randn((b, 6), generator=g), torch.randn((b, 6), generator=g)
-    _, target = losses.gae(reward, value, torch.ones(b, 6), gamma=gamma, lam=1.0)
+    _, target = returns.gae(reward, value, torch.ones(b, 6), gamma=gamma, lam=1.0)
     for i in range(6):
         wanted = sum(gamma**k * reward[:, i + k] for k in range(6 - i))
         torch.testing.assert_close(target[:, i], wanted, rtol=1e-4, atol=1e-5)

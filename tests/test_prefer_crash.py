@@ -27,6 +27,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_killed_prefer_ends_byte_identical_with_each_metric_row_once(report: dict[str, Any]) -> None:
     assert report["failures"] == []
     assert report["steps"]["offline"] == list(range(1, 8))
+    assert report["steps"]["driver"] == [1, 2, 3, 4] * 4
+    assert report["steps"]["mixed"] and max(report["steps"]["mixed"]) >= 2
     fitted, rounds = report["steps"]["onpolicy"][:-6], report["steps"]["onpolicy"][-6:]
     assert fitted == list(range(1, len(fitted) + 1)) and len(fitted) > 3 and rounds == [1, 2, 3, 1, 2, 3]
 

@@ -32,7 +32,7 @@ LAYERS = (
     ("papers",),
     ("recipes",),
     ("policies", "judges", "evals", "data", "report", "report_compare", "report_plots", "report_values"),
-    ("feedback", "losses", "fit", "run"),
+    ("feedback", "losses", "returns", "fit", "run"),
     ("config", "checkpoint", "errors"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -142,6 +142,27 @@ def best(samples: Samples, feedback: Feedback, *, ties: Ties = "first") -> Selec
     return Selection(rows, counts)
 
 
+def ranked(samples: Samples, feedback: Feedback) -> Selection:
+    """Every scored output of each input, best first: {"input", "output", "score"}, an input's rows beside each other.
+
+    Of equal scores the first sampled comes first. Counts: rows, ties (inputs whose scores are all equal, left out),
+    no_opinion (outputs without a score), too_few (inputs with fewer than two scores, left out).
+    """
+    rows: list[dict[str, Any]] = []
+    counts = {"rows": 0, "ties": 0, "no_opinion": 0, "too_few": 0}
+    for x, scored in _scored(samples, feedback, counts):
+        if len(scored) < 2:
+            counts["too_few"] += 1
+        elif len({score for _, score in scored}) == 1:
+            counts["ties"] += 1
+        else:
+            rows += [
+                {"input": x, "output": y, "score": s} for y, s in sorted(scored, key=lambda pair: -pair[1])
+            ]
+    counts["rows"] = len(rows)
+    return Selection(rows, counts)
+
+
 def pairs(samples: Samples, feedback: Feedback, *, how: How = "best_worst", margin: float = 0.0) -> Selection:
     """Preference pairs within each group:
     {"input", "chosen", "rejected", "margin", "chosen_score", "rejected_score"}.

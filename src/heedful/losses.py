@@ -39,7 +39,7 @@ Reduction = Literal["token", "sequence"]
 MAX_LOG_RATIO = 20.0
 """ppo: log-ratios above this are cut, so that exp stays finite."""
 MIN_NEG_LOGP = 1e-6
-"""orpo: log-probabilities per token are kept this far below 0, where the odds are infinite."""
+"""orpo and unlikelihood: probabilities are kept this far below 1, where the odds are infinite."""
 
 
 def sequence_logp(logp: Tok, mask: Mask) -> Seq:
@@ -77,6 +77,43 @@ def rwr_loss(logp: Tok, mask: Mask, score: Seq, *, tau: float = 1.0, clamp: floa
     weight = rwr_weight(score, tau=tau, clamp=clamp)
     loss, metrics = nll_loss(logp, mask, weight=weight, reduction="sequence")
     return loss, {**metrics, **_means(weight=weight)}
+
+
+def best_of_n_loss(
+    best: Seq,
+    losers: Tok,
+    mask: Mask,
+    *,
+    negative: Literal["worst", "mean", "sum"] = "worst",
+    form: Literal["logp", "ratio", "unlikelihood"] = "logp",
+    weight: float = 0.1,
+    floor: float = 0.01,
+    ref_losers: Tok | None = None,
+) -> Result:
+    """-log pi(y_best) plus an explicit negative gradient on the other samples. Tajwar et al. 2024, section 5 and code.
+
+    losers (B, T): summed log-probabilities of a prompt's other samples, the worst last. negative: hold down the
+    "worst" alone, or the "mean" or "sum" of all; form: log pi ("logp"), log pi less ref_losers ("ratio"), or
+    -log(1 - pi) ("unlikelihood"). A loser less likely than `floor` times the best is let go: log pi has no end.
+    Metrics: nll (of the best, per sequence), negative, let_go (share).
+    """
+    if negative not in ("worst", "mean", "sum") or form not in ("logp", "ratio", "unlikelihood"):
+        raise ValueError(f"there is no negative={negative!r} with form={form!r}")
+    if not 0 <= floor < 1:
+        raise ValueError(f"floor must be at least 0 and below 1; it is {floor}")
+    best, logp, there = best.float(), _masked(losers, mask), mask.bool()
+    if negative == "worst":
+        there = there & (there.cumsum(-1) == there.sum(-1, keepdim=True))
+    counted = there & ((logp - best[:, None]).exp() >= floor)
+    if form == "ratio":
+        if ref_losers is None:
+            raise ValueError("form='ratio' needs ref_losers")
+        logp = logp - _masked(ref_losers, mask).detach()
+    elif form == "unlikelihood":
+        logp = -torch.log1p(-(1 - MIN_NEG_LOGP) * logp.exp())
+    held = _masked(logp, counted).sum(-1) / (there.sum(-1).clamp(min=1) if negative == "mean" else 1)
+    gone = 1 - counted.sum() / there.sum().clamp(min=1)
+    return (weight * held - best).mean(), _means(nll=-best, negative=held, let_go=gone)
 
 
 # ---- preferences
@@ -239,7 +276,7 @@ def bradley_terry_loss(
 def reinforce_loss(logp: Tok, mask: Mask, advantage: Gain, *, reduction: Reduction = "sequence") -> Result:
     """The policy gradient, -advantage * log pi. Williams 1992.
 
-    One advantage per sequence (B,), see `feedback.advantages`, or per token (B, T), see `gae`. Metrics, per
+    One advantage per sequence (B,), see `feedback.advantages`, or per token (B, T), see `returns.gae`. Metrics, per
     token: advantage, nll.
     """
     logp, gain = _masked(logp, mask), _spread(advantage, mask)
@@ -269,7 +306,7 @@ def value_loss(
     """Half the squared error of a critic, the larger of it and that of old + clip(value - old, -clip, clip).
 
     Value clipping as in Schulman et al.'s PPO code; clip=None is the plain squared error. target: returns,
-    see `gae`. Metrics, per token: value, target, clip_fraction.
+    see `returns.gae`. Metrics, per token: value, target, clip_fraction.
     """
     value, old, target = _masked(value, mask), _masked(old, mask).detach(), _masked(target, mask).detach()
     error = (value - target).square()
@@ -284,7 +321,7 @@ def apa_loss(
     """Advantage-induced policy alignment, (log pi - A / lam - log ref)^2 by token. Zhu et al. 2023.
 
     The target policy is ref exp(A / lam) with its normaliser taken as 1, so advantages should be centred:
-    `whiten` them, over the mask only. lam is the only knob on the distance to ref, the *reference* policy,
+    `returns.whiten` them, over the mask only. lam is the only knob on the distance to ref, the *reference* policy,
     not the one that drew the samples unless that is the reference. lam=2 is Stream of Search's. Metrics,
     per token: log_ratio, advantage, residual (absolute).
     """
@@ -295,36 +332,6 @@ def apa_loss(
     residual = log_ratio - gain / lam
     loss = _reduce(residual.square(), mask, reduction)
     return loss, _token_means(mask, log_ratio=log_ratio, advantage=gain, residual=residual.abs())
-
-
-def gae(
-    reward: Tok, value: Tok, mask: Mask, *, gamma: float = 1.0, lam: float = 0.95, final: Seq | None = None
-) -> tuple[Tok, Tok]:
-    """Generalised advantage estimates and the returns (advantage + value) a critic should fit, both (B, T).
-
-    Schulman et al. 2016, eq. 16. Masked steps are skipped as if they were not there, wherever they stand,
-    and come out as 0. final (B,) is the value after the last step of an episode that was cut off; without
-    it the episode ended, value 0. No gradient.
-    """
-    with torch.no_grad():
-        real = mask.bool()
-        reward, value = _masked(reward, mask), _masked(value, mask)
-        after = torch.zeros_like(value[:, 0]) if final is None else final.float()
-        carry, advantage = torch.zeros_like(value[:, 0]), torch.zeros_like(value)
-        for t in range(value.shape[1] - 1, -1, -1):
-            delta = reward[:, t] + gamma * after - value[:, t]
-            carry = torch.where(real[:, t], delta + gamma * lam * carry, carry)
-            after = torch.where(real[:, t], value[:, t], after)
-            advantage[:, t] = torch.where(real[:, t], carry, 0.0)
-        return advantage, advantage + value
-
-
-def whiten(values: Tok, mask: Mask) -> Tok:
-    """Values with mean 0 and variance 1 over the mask, 0 elsewhere; values that are all equal become 0."""
-    count = mask.bool().sum().clamp(min=1)
-    kept = _masked(values, mask)
-    centred = _masked(kept - kept.sum() / count, mask)
-    return centred * (centred.square().sum() / count + 1e-8).rsqrt()
 
 
 def td_loss(q: Members, target: Members | Seq, *, mask: Kept | None = None) -> Result:

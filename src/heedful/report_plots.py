@@ -37,6 +37,8 @@ _SETTINGS = {
     "path.simplify": True,
 }
 
+MARKED = 12
+"""Stages whose starts are marked; more would be a fence."""
 Series = tuple[Sequence[float], Sequence[float]]
 
 
@@ -72,7 +74,7 @@ def curves(series: Sequence[Series], stages: dict[str, float], label: str, name:
             marker = "o" if len(x) < 12 else ""
             axes.plot(x, y, color=colour, linewidth=1.6, linestyle=dash, marker=marker, markersize=3)
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
-    if len(stages) > 1:
+    if 1 < len(stages) <= MARKED:
         _mark_stages(axes, stages)
     low, high = axes.get_ylim()
     if low < 0 < high:

@@ -33,6 +33,12 @@ PASSED = "passed"
 VOLATILE = ("save_every", "keep", "log_every", "eval_every", "quiet", "micro_cost")
 
 
+def finished(name: str, run: Run) -> bool:
+    """Whether the stage is trained to its end, here or, in a chain, by way of a later one."""
+    folder = run.path(name)
+    return (folder / "final" / "model.safetensors").exists() or (folder / PASSED).exists()
+
+
 @dataclass
 class Stage:
     """What `fit` keeps of a stage: `saved` and `extra` are the tensors that make up its state, by name."""

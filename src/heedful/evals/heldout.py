@@ -132,10 +132,30 @@ def measure(
     if before.scores is not None and after.scores is not None and before.samples.n > 1:
         numbers |= {"tie_rate_before": tie_rate(before.scores), "tie_rate_after": tie_rate(after.scores)}
     for row in rows:
-        key = language.key_of(row["name"])
-        for part in ("before", "after", "change"):
-            if row[part] is not None:
-                numbers.setdefault(f"{key}_{part}", float(row[part]))
-        if row["interval"]:
-            numbers[f"{key}_change_low"], numbers[f"{key}_change_high"] = map(float, row["interval"])
+        numbers_of(row, numbers)
     return Measured(rows, warnings, numbers)
+
+
+def numbers_of(row: dict[str, Any], numbers: dict[str, float]) -> None:
+    """Add a report row's before, after, change and interval to the flat numbers, under its name."""
+    key = language.key_of(row["name"])
+    for part in ("before", "after", "change"):
+        if row[part] is not None:
+            numbers.setdefault(f"{key}_{part}", float(row[part]))
+    if row["interval"]:
+        numbers[f"{key}_change_low"], numbers[f"{key}_change_high"] = map(float, row["interval"])
+
+
+def gold_scores(gold: Judge, answers: Answers, name: str, run: Run) -> list[list[float]]:
+    """(B, N) scores by a judge that nothing was learned from, kept as `<name>/gold`."""
+    return judge_once(gold, answers.samples, f"{name}/gold", run).score.tolist()
+
+
+def add_gold(measured: Measured, before: Answers, after: Answers, gold: Judge, run: Run) -> None:
+    """Add the gold judge's scores before and after to what was measured."""
+    sides = [
+        gold_scores(gold, answers, name, run) for answers, name in ((before, "before"), (after, "after"))
+    ]
+    row = language.row("gold score", *sides, better="higher", unit="", seed=run.seed)
+    measured.rows.append(row)
+    numbers_of(row, measured.numbers)

@@ -140,7 +140,7 @@ class LanguagePolicy(Backbone):
 
     # ---- scoring
 
-    def _head_weight(self) -> Tensor | None:
+    def head_weight(self) -> Tensor | None:
         """The output matrix in the compute type; kept while it is frozen."""
         weight = getattr(self.head, "weight", None)
         if self.precision == "fp32" or weight is None or weight.requires_grad:
@@ -159,7 +159,7 @@ class LanguagePolicy(Backbone):
             if not self.shares_prefix:
                 return self._padded_logp(groups)
             hidden, layout = self.hidden(groups)
-            values = packing.token_logp(hidden, self.head, layout.target, self._head_weight())
+            values = packing.token_logp(hidden, self.head, layout.target, self.head_weight())
         return packing.scatter_rows(values, layout)
 
     def kl_groups(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
@@ -192,7 +192,7 @@ class LanguagePolicy(Backbone):
     def shared(self, groups: Sequence[Group]) -> Tensor:
         """Summed log-probabilities by the packed computation."""
         hidden, layout = self.hidden(groups)
-        values = packing.token_logp(hidden, self.head, layout.target, self._head_weight())
+        values = packing.token_logp(hidden, self.head, layout.target, self.head_weight())
         return packing.scatter_rows(values, layout)[0].sum(-1)
 
     def logp(self, samples: Samples) -> tuple[Tensor, Tensor]:
@@ -293,7 +293,7 @@ class LanguagePolicy(Backbone):
                 )
         seeds = torch.randint(2**62, (len(prompts) * n,), generator=generator).numpy().astype(np.uint64)
         end = self._end_tokens()
-        weight = self._head_weight()
+        weight = self.head_weight()
         head = self.head
 
         def logits(hidden: Tensor) -> Tensor:

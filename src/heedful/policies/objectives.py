@@ -9,33 +9,43 @@ Letters: R rows in a batch, N completions of a row, T tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from heedful import losses
 from heedful.errors import HeedfulError
+from heedful.policies.actor_critic import score_and_value
 from heedful.policies.backbone import Backbone
 from heedful.policies.language import LanguagePolicy
 from heedful.policies.packing import Group
 from heedful.run import Run
 
 Row = dict[str, Any]
-"""{"group": Group, and per completion: "ref", "old", "advantage", "weight"}: a list of N numbers each."""
+"""{"group": Group, and per completion: "ref", "drawn", "score", "advantage", "weight"}: a list of N numbers each;
+"old", "advantage", "value", "target" of ppo and apa: a list of numbers by token each. "ref" and "drawn" are summed
+log-probabilities under the reference and under the policy that sampled (NaN where nobody did); every row of a stage
+has the same names."""
 Scored = tuple[Tensor, dict[str, Tensor]]
+Reference = Callable[[], AbstractContextManager[None]]
+"""A context in which the policy is its reference."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch after the forward pass: logp and mask (R*N, T), and the rows' numbers, (R*N,) each."""
+    """A batch after the forward pass: logp and mask (R*N, T), the rows' numbers, (R*N,) or (R*N, T) each, how many
+    completions each row has, and the critic's values (R*N, T) where there is one."""
 
     logp: Tensor
     mask: Tensor
     numbers: dict[str, Tensor]
+    sizes: Sequence[int] = ()
+    value: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -96,8 +106,19 @@ def _sft(b: Batch, options: Mapping[str, Any]) -> Scored:
     return losses.nll_loss(b.logp[0::2], b.mask[0::2])
 
 
-def _imitate(b: Batch, options: Mapping[str, Any]) -> Scored:
-    return losses.nll_loss(b.logp, b.mask)
+def _best(b: Batch, options: Mapping[str, Any]) -> Scored:
+    if options.get("negative", "none") == "none":
+        return losses.nll_loss(b.logp, b.mask)
+    rows, ref = b.total.split(list(b.sizes)), b.numbers["ref"].split(list(b.sizes))
+    given = {name: options[f"negative_{name}"] for name in ("form", "weight", "floor")}
+    return losses.best_of_n_loss(
+        torch.stack([row[0] for row in rows]),
+        pad_sequence([row[1:] for row in rows], batch_first=True),
+        pad_sequence([torch.ones_like(row[1:]) for row in rows], batch_first=True),
+        ref_losers=pad_sequence([row[1:] for row in ref], batch_first=True),
+        negative=options["negative"],
+        **given,
+    )
 
 
 def _rwr(b: Batch, options: Mapping[str, Any]) -> Scored:
@@ -109,9 +130,20 @@ def _reinforce(b: Batch, options: Mapping[str, Any]) -> Scored:
 
 
 def _ppo(b: Batch, options: Mapping[str, Any]) -> Scored:
-    return losses.ppo_loss(
-        b.logp, b.numbers["old"], b.mask, b.numbers["advantage"], **_given(options, losses.ppo_loss)
+    clip = {"clip": options["clip"]} if "clip" in options else {}
+    loss, metrics = losses.ppo_loss(b.logp, b.numbers["old"], b.mask, b.numbers["advantage"], **clip)
+    if b.value is None:
+        return loss, metrics
+    wrong, told = losses.value_loss(
+        b.value,
+        b.numbers["value"],
+        b.mask,
+        b.numbers["target"],
+        clip=options["value_clip"],
+        reduction="sequence",
     )
+    told = {"value_loss": wrong.detach(), "value": told["value"], "target": told["target"]}
+    return loss + options["value_coef"] * wrong, {**metrics, **told}
 
 
 def _apa(b: Batch, options: Mapping[str, Any]) -> Scored:
@@ -130,10 +162,12 @@ METHODS: dict[str, Method] = {
     "orpo": Method("pairs", False, _orpo, "Hong et al. 2024"),
     "kto": Method("pairs", True, _kto, "chosen as good, rejected as bad, Ethayarajh et al. 2024"),
     "sft": Method("pairs", False, _sft, "imitate the chosen answers (Pref-FT)"),
-    "best": Method("samples", False, _imitate, "imitate the best of N samples (best-of-N, ReST)"),
+    "best": Method("samples", False, _best, "imitate the best of N samples (best-of-N, ReST)"),
     "rwr": Method("samples", False, _rwr, "reward-weighted regression"),
     "reinforce": Method("samples", False, _reinforce, "policy gradient with a baseline"),
-    "ppo": Method("samples", False, _ppo, "clipped policy gradient on group advantages, no value head"),
+    "ppo": Method(
+        "samples", False, _ppo, "clipped policy gradient, with a value head or on group advantages"
+    ),
     "apa": Method("samples", False, _apa, "squared loss on log-ratio and advantage"),
 }
 TOKEN_LOGPS = {"ppo": "policy", "apa": "reference"}
@@ -165,8 +199,13 @@ def pair_rows(
     run: Run,
     *,
     shown: str = "",
+    reference: Reference | None = None,
+    told: bool = False,
 ) -> Sequence[Row]:
     """Training rows of preference pairs: {"prompt" or "input", "chosen", "rejected"}, chosen first.
+
+    reference: the context in which the policy is the reference; `policy.reference` unless given. told: "drawn" and, for
+    methods without a reference too, "ref" are in the rows, for the metrics alone.
 
     They are tokenised when they are asked for, so that pairs on disk stay there. Reference log-probabilities are
     computed once and kept in the run folder; shown: a name for the progress display of that.
@@ -179,12 +218,26 @@ def pair_rows(
         return policy.group(prompt, [pair["chosen"], pair["rejected"]])
 
     check_lengths(len(pairs), group, getattr(pairs, "where", lambda i: f"pair {i + 1}"))
-    if not check_method(method).reference:
+    if not check_method(method).reference and not told:
         return Lazy(len(pairs), lambda i: {"group": group(i)})
-    with policy.reference():
+    with (reference or policy.reference)():
         values = policy.cached_logps(Lazy(len(pairs), group), run, shown=shown)
     ref = np.array(values, dtype=np.float64).reshape(-1, 2)
-    return Lazy(len(pairs), lambda i: {"group": group(i), "ref": ref[i].tolist()})
+
+    def row(i: int) -> Row:
+        made: Row = {"group": group(i), "ref": ref[i].tolist()}
+        return (
+            {**made, "drawn": [drawn_logp(pairs[i][side]) for side in ("chosen", "rejected")]}
+            if told
+            else made
+        )
+
+    return Lazy(len(pairs), row)
+
+
+def drawn_logp(output: Any) -> float:
+    """The log-probability with which a policy sampled this output; NaN for a text that none did."""
+    return float(getattr(output, "logp", float("nan")))
 
 
 def check_lengths(count: int, group: Callable[[int], Group], where: Callable[[int], str]) -> None:
@@ -201,22 +254,34 @@ def check_lengths(count: int, group: Callable[[int], Group], where: Callable[[in
 
 
 def sample_rows(
-    policy: LanguagePolicy, rows: Sequence[Mapping[str, Any]], method: str, run: Run, *, name: str = "round0"
+    policy: LanguagePolicy,
+    rows: Sequence[Mapping[str, Any]],
+    method: str,
+    run: Run,
+    *,
+    name: str = "round0",
+    reference: Reference | None = None,
 ) -> list[Row]:
-    """Training rows of scored samples: {"input", "output", "advantage" | "weight"}; neighbours with one input
+    """Training rows of scored samples: {"input", "output", "score", "advantage" | "weight"}; neighbours with one input
     become one row, so their prompt is encoded once. name: the stage under which token log-probabilities from before
-    the update are kept, for the methods that need them."""
+    the update are kept, for the methods that need them. reference: see `pair_rows`."""
     grouped: list[tuple[Any, list[Mapping[str, Any]]]] = []
     for row in rows:
         if not grouped or grouped[-1][0] is not row["input"]:
             grouped.append((row["input"], []))
         grouped[-1][1].append(row)
     groups = [policy.group(prompt, [row["output"] for row in part]) for prompt, part in grouped]
-    made: list[Row] = [{"group": group} for group in groups]
-    for row, (_, part) in zip(made, grouped, strict=True):
-        for key in ("advantage", "weight"):
-            if key in part[0]:
-                row[key] = [float(item[key]) for item in part]
+    with (reference or policy.reference)():
+        refs = policy.cached_logps(groups, run)
+    made: list[Row] = []
+    for group, ref, (_, part) in zip(groups, refs, grouped, strict=True):
+        drawn = [drawn_logp(item["output"]) for item in part]
+        numbers = {
+            key: [float(item[key]) for item in part]
+            for key in ("score", "advantage", "weight")
+            if key in part[0]
+        }
+        made.append({"group": group, "ref": ref, "drawn": drawn, **numbers})
     if method in TOKEN_LOGPS:
         with policy.reference() if TOKEN_LOGPS[method] == "reference" else nullcontext():
             values = policy.cached_token_logps(groups, run, f"{name}/token_logps.json")
@@ -248,13 +313,15 @@ def row_cost(policy: Backbone) -> Callable[[Row], float]:
     return lambda row: float(policy.cost(row["group"]))
 
 
-def row_weight(method: str) -> Callable[[Row], float]:
+def row_weight(method: str, *, negative: str = "none") -> Callable[[Row], float]:
     """For `fit`: what a row counts in a step's mean, so that micro-batches add up to one big batch exactly."""
 
     def tokens(row: Row) -> float:
         completions = row["group"].completions
         return float(sum(map(len, completions[:1] if method == "sft" else completions)))
 
+    if method == "best" and negative != "none":
+        return lambda row: 1.0
     if method in ("sft", "best"):
         return tokens
     if METHODS[method].feedback == "samples":
@@ -262,24 +329,66 @@ def row_weight(method: str) -> Callable[[Row], float]:
     return lambda row: 1.0
 
 
-def objective(policy: LanguagePolicy, method: str, **options: Any) -> Callable[[dict[str, Any]], Scored]:
+def objective(
+    policy: LanguagePolicy,
+    method: str,
+    *,
+    critic: nn.Linear | None = None,
+    told: Mapping[str, float] | None = None,
+    **options: Any,
+) -> Callable[[dict[str, Any]], Scored]:
     """The loss of a collated batch. options: beta, label_smoothing, gamma, ... of the method's loss.
 
+    critic: the value head of ppo. told: numbers of the stage that go into every step's metrics.
     Raises HeedfulError for an unknown method.
     """
     check_method(method)
 
     def loss(batch: dict[str, Any]) -> Scored:
-        logp, mask = policy.logp_groups(batch["groups"])
-        numbers = {name: value for name, value in batch.items() if name != "groups"}
-        value, metrics = METHODS[method].loss(Batch(logp, mask, numbers), options)
-        total = losses.sequence_logp(logp.detach(), mask)
-        metrics = {**metrics, "length": mask.sum(-1).float().mean()}
-        if "ref" in numbers:
-            metrics["logp_minus_ref"] = (total - numbers["ref"]).mean()
-        return value, metrics
+        groups, value = batch["groups"], None
+        if critic is not None:
+            logp, value, mask = score_and_value(policy, critic, groups)
+        else:
+            logp, mask = policy.logp_groups(groups)
+        numbers = {name: given for name, given in batch.items() if name != "groups"}
+        sizes = [len(group.completions) for group in groups]
+        scalar, metrics = METHODS[method].loss(Batch(logp, mask, numbers, sizes, value), options)
+        with torch.no_grad():
+            more = distances(logp.detach(), mask, numbers, sizes)
+        fixed = {name: torch.tensor(float(number)) for name, number in (told or {}).items()}
+        return scalar, {**more, **fixed, **metrics}
 
     return loss
+
+
+def distances(
+    logp: Tensor, mask: Tensor, numbers: Mapping[str, Tensor], sizes: Sequence[int]
+) -> dict[str, Tensor]:
+    """What the forward pass of a step tells besides the loss: estimates from the step's own completions.
+
+    length (tokens); logp_minus_ref. Of sampled completions kl_ref, the mean of log pi - log ref (exact in expectation
+    while the policy is the one that sampled); kl_sampling, of the sampling policy to this one (Schulman's k3); and
+    entropy, the mean of -log pi by token. Of scored ones h_w and h_l, the log-ratios of a row's best and worst.
+    """
+    total, tokens = losses.sequence_logp(logp, mask), mask.sum(-1).float()
+    out = {"length": tokens.mean()}
+    if "ref" not in numbers:
+        return out
+    h = total - numbers["ref"]
+    out["logp_minus_ref"] = h.mean()
+    drawn = numbers.get("drawn")
+    if drawn is not None and bool((own := drawn.isfinite()).any()):
+        moved = (total - drawn)[own].clamp(max=losses.MAX_LOG_RATIO)
+        out["kl_ref"] = h[own].mean()
+        out["kl_sampling"] = (moved.exp() - 1 - moved).mean()
+        out["entropy"] = -total[own].sum() / tokens[own].sum()
+    if "score" in numbers:
+        pairs = zip(h.split(list(sizes)), numbers["score"].split(list(sizes)), strict=True)
+        ends = [(a[s.argmax()], a[s.argmin()]) for a, s in pairs if s.max() > s.min()]
+        if ends:
+            h_w, h_l = (torch.stack(side).mean() for side in zip(*ends, strict=True))
+            out |= {"h_w": h_w, "h_l": h_l, "margin": h_w - h_l}
+    return out
 
 
 def check_method(name: str) -> Method:

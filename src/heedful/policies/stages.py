@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
 
-from heedful.feedback import Feedback, Samples
+from heedful.feedback import Feedback, Judge, Samples
 from heedful.policies.encode import Prompt
 from heedful.policies.language import Completion, LanguagePolicy
 from heedful.processes import gather
@@ -27,13 +28,14 @@ def sample_once(
     *,
     stream: str = "",
     quiet: bool = False,
+    on_part: Callable[[Samples], None] | None = None,
     **how: Any,
 ) -> Samples:
     """`policy.sample` kept as `<name>.jsonl`, one row per prompt, drawn in parts of 256 samples.
 
     how: temperature, top_p, top_k, max_new_tokens, stop, max_rows. What is drawn is a function of the run's seed,
     of `stream` (the name, unless two stages are to share their random numbers) and of the policy, so a resumed run
-    gets the very same samples.
+    gets the very same samples. on_part: called in rank 0 with each part as soon as it is there.
     """
 
     size = max(1, PART // n)
@@ -67,36 +69,77 @@ def sample_once(
     rows: list[dict[str, Any]] = []
     with Progress(name, len(prompts), unit="prompts", quiet=quiet or done) as bar:
         for first in () if done else range(0, len(prompts), size):
-            rows += run.once(f"{name}.part-{first // size:04d}.jsonl", lambda first=first: part(first))
+            made = run.once(f"{name}.part-{first // size:04d}.jsonl", lambda first=first: part(first))
+            if on_part is not None and run.rank == 0:
+                on_part(_as_samples(made, n))
+            rows += made
             bar.show(min(len(prompts), first + size), "sampled")
     rows = run.once(f"{name}.jsonl", lambda: rows)
     if run.rank == 0:
         for left in run.path(name).parent.glob(f"{run.path(name).name}.part-*.jsonl"):
             left.unlink()
+    return _as_samples(rows, n)
+
+
+def _as_samples(rows: Sequence[Mapping[str, Any]], n: int) -> Samples:
     outputs = [Completion.from_row(c) for row in rows for c in row["completions"]]
     return Samples(inputs=[row["prompt"] for row in rows], outputs=outputs, n=n)
 
 
-def judge_once(judge: Callable[[Samples], Feedback], samples: Samples, name: str, run: Run) -> Feedback:
+def sample_and_judge(
+    policy: LanguagePolicy,
+    prompts: Sequence[Prompt],
+    n: int,
+    judge: Judge,
+    names: tuple[str, str],
+    run: Run,
+    **how: Any,
+) -> tuple[Samples, Feedback]:
+    """`sample_once` and `judge_once` under two names, side by side: a part is judged while the next one is drawn.
+
+    The judge sees the samples in parts of 256, in order, and one part at a time. A reward model on the device that
+    samples waits until all are drawn, since the two would only slow each other down. how: see `sample_once`.
+    """
+    same_device = getattr(judge, "device", None) == policy.device
+    waiting: list[Future[list[dict[str, Any]]]] = []
+    with ThreadPoolExecutor(1) as background:
+
+        def submit(part: Samples) -> None:
+            waiting.append(background.submit(lambda: feedback_rows(judge(part), n)))
+
+        judged = run.path(f"{names[1]}.jsonl").exists()
+        on_part = None if judged or same_device else submit
+        samples = sample_once(policy, prompts, n, names[0], run, on_part=on_part, **how)
+        parts = [future.result() for future in waiting]
+    drawn_now = [row for rows in parts for row in rows]
+    if len(drawn_now) < len(prompts):  # the samples were there already, or the judge waits
+        return samples, judge_once(judge, samples, names[1], run)
+    return samples, as_feedback(run.once(f"{names[1]}.jsonl", lambda: drawn_now), n)
+
+
+def judge_once(judge: Judge, samples: Samples, name: str, run: Run) -> Feedback:
     """`judge(samples)` kept as `<name>.jsonl`, one row per prompt: scores (null is no opinion), notes, and the better
     output, as text or messages, where the judge offers one."""
+    return as_feedback(run.once(f"{name}.jsonl", lambda: feedback_rows(judge(samples), samples.n)), samples.n)
 
-    def make() -> list[dict[str, Any]]:
-        feedback = judge(samples)
-        n = samples.n
-        rows: list[dict[str, Any]] = []
-        for i, scores in enumerate(feedback.score.tolist()):
-            row: dict[str, Any] = {"score": [None if s != s else s for s in scores]}
-            if feedback.notes is not None:
-                row["notes"] = feedback.notes[i * n : (i + 1) * n]
-            if feedback.better is not None:
-                offered = feedback.better[i]
-                row["better"] = offered if offered is None or isinstance(offered, list) else str(offered)
-            rows.append(row)
-        return rows
 
-    rows: list[Mapping[str, Any]] = run.once(f"{name}.jsonl", make)
+def feedback_rows(feedback: Feedback, n: int) -> list[dict[str, Any]]:
+    """One JSON object per prompt; `as_feedback` restores it."""
+    rows: list[dict[str, Any]] = []
+    for i, scores in enumerate(feedback.score.tolist()):
+        row: dict[str, Any] = {"score": [None if s != s else s for s in scores]}
+        if feedback.notes is not None:
+            row["notes"] = feedback.notes[i * n : (i + 1) * n]
+        if feedback.better is not None:
+            offered = feedback.better[i]
+            row["better"] = offered if offered is None or isinstance(offered, list) else str(offered)
+        rows.append(row)
+    return rows
+
+
+def as_feedback(rows: Sequence[Mapping[str, Any]], n: int) -> Feedback:
+    """The inverse of `feedback_rows`."""
     score = torch.tensor([[float("nan") if s is None else s for s in row["score"]] for row in rows])
     notes = [note for row in rows for note in row["notes"]] if rows and "notes" in rows[0] else None
     better = [row["better"] for row in rows] if rows and "better" in rows[0] else None
-    return Feedback(score=score.view(len(rows), samples.n), better=better, notes=notes)
+    return Feedback(score=score.view(len(rows), n), better=better, notes=notes)

@@ -17,8 +17,18 @@ OPTION_OF = {
     "gamma": (1.0, ("simpo",)),
     "tau": (1.0, ("rwr", "apa")),
     "clip": (0.2, ("ppo",)),
+    "value_coef": (0.1, ("ppo",)),
+    "value_clip": (0.2, ("ppo",)),
+    "discount": (1.0, ("ppo",)),
+    "gae_lambda": (0.95, ("ppo",)),
     "kl": (0.0, FROM_SAMPLES),
+    "kl_target": (0.0, ("rwr", "reinforce", "ppo", "apa")),
     "baseline": ("group", ("reinforce", "ppo", "apa")),
+    "negative": ("none", ("best",)),
+    "negative_form": ("logp", ("best",)),
+    "negative_weight": (0.1, ("best",)),
+    "negative_floor": (0.01, ("best",)),
+    "reference": ("start", ("dpo", "robust", "ipo", "hinge", "kto", "best")),
     "pairs": ("best_worst", FROM_PAIRS),
     "margin": (0.0, FROM_PAIRS),
 }
@@ -33,8 +43,10 @@ def problems(cfg: Config) -> list[str]:
         wrong.append("give --data FILE (preference pairs) or --prompts FILE with --judge")
     if cfg.judge and cfg.reward_model:
         wrong.append("give --judge or --reward-model, not both")
-    if cfg.rounds > 0 and not (cfg.judge or cfg.reward_model):
+    only_pairs = cfg.offline_share == 1 and cfg.method in FROM_PAIRS
+    if cfg.rounds > 0 and not (cfg.judge or cfg.reward_model) and not only_pairs:
         wrong.append("learning from samples needs --judge or --reward-model")
+    wrong += _round_problems(cfg)
     if cfg.rounds == 0 and cfg.method in FROM_SAMPLES:
         wrong.append(f"{cfg.method} learns from scored samples: give --prompts and --judge (or --rounds)")
     if cfg.rounds == 0 and cfg.prompts:
@@ -71,14 +83,20 @@ def problems(cfg: Config) -> list[str]:
         at_least_one=("n", "max_new_tokens", "batch_size", "eval_limit", "eval_n", "max_rows", "keep"),
         not_negative=(
             *("learning_rate", "warmup", "weight_decay", "clip_norm", "micro_tokens", "margin"),
-            *("max_steps", "save_every", "log_every"),
+            *("max_steps", "save_every", "log_every", "prompts_per_round", "eval_rounds", "kl_target"),
+            *("value_coef", "negative_weight", "kl"),
         ),
-        above_zero=("epochs", "beta", "tau", "clip"),
+        above_zero=("epochs", "beta", "tau", "clip", "value_clip", "kl_horizon"),
     )
     if not 0 <= cfg.ema < 1:
         wrong.append("--ema must be 0 or more and below 1")
     if not 0 <= cfg.label_smoothing < 0.5:
         wrong.append("--label-smoothing must be 0 or more and below 0.5")
+    for name in ("discount", "gae_lambda", "reference_decay"):
+        if not 0 <= getattr(cfg, name) <= 1:
+            wrong.append(f"--{name.replace('_', '-')} must be from 0 to 1")
+    if not 0 <= cfg.negative_floor < 1:
+        wrong.append("--negative-floor must be 0 or more and below 1")
     if not 0 < cfg.eval_share < 1:
         wrong.append("--eval-share must be between 0 and 1")
     if cfg.lora_rank < 0:
@@ -86,13 +104,48 @@ def problems(cfg: Config) -> list[str]:
     return wrong
 
 
+def _round_problems(cfg: Config) -> list[str]:
+    """What does not go together in the driver's own options."""
+    wrong = []
+    if not 0 <= cfg.offline_share <= 1:
+        wrong.append("--offline-share must be from 0 to 1")
+    elif cfg.offline_share and not cfg.data:
+        wrong.append("--offline-share takes answers from --data: give it")
+    if not cfg.rounds:
+        alone = ("prompts_per_round", "offline_share", "eval_rounds")
+        wrong += [f"--{n.replace('_', '-')} needs rounds: give --rounds" for n in alone if getattr(cfg, n)]
+        if cfg.reference != "start":
+            wrong.append("--reference refresh and ema move from round to round: give --rounds")
+    if cfg.reference_decay != 0.6 and cfg.reference != "ema":
+        wrong.append("--reference-decay has no meaning without --reference ema")
+    if cfg.reference != "start" and cfg.method == "best" and cfg.negative_form != "ratio":
+        wrong.append("--reference has no meaning with best (only with --negative-form ratio)")
+    if cfg.negative == "none":
+        given = (("negative_form", "logp"), ("negative_weight", 0.1), ("negative_floor", 0.01))
+        wrong += [
+            f"--{name.replace('_', '-')} has no meaning without --negative"
+            for name, default in given
+            if getattr(cfg, name) != default
+        ]
+    if cfg.kl_target and not cfg.kl:
+        wrong.append("--kl-target adapts --kl: give --kl a first value above 0")
+    if cfg.kl_horizon != 10000.0 and not cfg.kl_target:
+        wrong.append("--kl-horizon has no meaning without --kl-target")
+    if cfg.method == "ppo" and cfg.value_coef and cfg.baseline != "group":
+        wrong.append("--baseline has no meaning with ppo's value head (--value-coef 0 leaves it out)")
+    if cfg.gold and not (cfg.prompts or cfg.data):
+        wrong.append("--gold scores held-out prompts: give --prompts or --data")
+    return wrong
+
+
 def describe(cfg: Config) -> str:
     """The plan, the memory and the cost of a run, from the model's configuration alone; nothing is loaded."""
     rows, prompts = _count(cfg.data), _count(cfg.prompts)
-    per_round = rows if not cfg.rounds else prompts or rows
+    per_round = rows if not cfg.rounds else cfg.prompts_per_round or prompts or rows
     steps = cfg.max_steps or max(1, round(cfg.epochs * -(-per_round // cfg.batch_size)))
     steps *= max(1, cfg.rounds)
     held = min(cfg.eval_limit, max(1, int(per_round * cfg.eval_share))) * cfg.eval_n * 2
+    measured = 1 + (cfg.rounds // cfg.eval_rounds) / 2 if cfg.eval_rounds else 1
     return resources(
         cfg,
         trained=f"{'LoRA' if cfg.lora_rank else 'all'} by {cfg.method}",
@@ -101,7 +154,7 @@ def describe(cfg: Config) -> str:
         stages=max(1, cfg.rounds),
         steps=steps,
         tokens=steps * cfg.batch_size * (64 + 2 * cfg.max_new_tokens),
-        drawn=cfg.rounds * per_round * cfg.n + held,
+        drawn=round(cfg.rounds * per_round * cfg.n * (1 - cfg.offline_share) + held * measured),
     )
 
 

@@ -7,18 +7,18 @@ this job. Departures from it, each on purpose:
 2. Log-probabilities are those of whole sequences. (The official code applies DPO and IPO per token.)
 3. Sampled token ids are trained as they were drawn, the end token included.
 4. Preference pairs from samples are best against worst of N by default; ties are dropped and counted.
-5. `ppo` uses group advantages without a value head.
+5. Every round's completions are scored once by the reference, so that KL and h_w, h_l are known at every step.
+6. The first round of the moving-average baselines subtracts its own mean, having no earlier one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from heedful.errors import HeedfulError
-from heedful.recipes.settings import fit_config, sampling
+from heedful.recipes.settings import sampling
 
 if TYPE_CHECKING:
     from heedful.run import Run
@@ -53,18 +53,41 @@ class Config:
     """Who scores samples: `rule:...` or `path.py:function` in TRL's reward signature."""
     reward_model: str = ""
     """A reward model as the judge: a saved one, or a language model to fit to the pairs of --data."""
+    gold: str = ""
+    """A second judge, or saved reward model, that only measures: what a proxy's gain is worth."""
     method: str = "dpo"
     """dpo, robust, ipo, hinge, simpo, orpo, kto, sft; from samples also best, rwr, reinforce, ppo, apa."""
     rounds: int = -1
     """Rounds of sample, judge, learn; 0 learns from --data as it is; -1 is 2 with --prompts, else 0."""
     n: int = 4
-    """Samples per prompt and round."""
+    """Samples per prompt and round (the paper's C)."""
+    prompts_per_round: int = 0
+    """Prompts of a round, in turn; 0 takes all. Times --n this is the paper's B; --batch-size is its M (in prompts or
+    pairs), --epochs its T: fewer prompts a round is fresher, more epochs is more reuse."""
+    offline_share: float = 0.0
+    """Share of a round's prompts that come from --data, with its answers, instead of being sampled; 1: all."""
+    eval_rounds: int = 0
+    """Measure the held-out prompts after every so many rounds; 0: before and after all of them."""
     pairs: Literal["best_worst", "all", "adjacent"] = "best_worst"
     """Which samples of a prompt become pairs."""
     margin: float = 0.0
     """Smallest score difference of a pair."""
-    baseline: Literal["none", "batch", "group", "leave_one_out"] = "group"
-    """What reinforce, ppo and apa subtract from a score."""
+    baseline: Literal["none", "batch", "group", "leave_one_out", "ema", "running"] = "group"
+    """What reinforce, apa, and ppo without a value head subtract from a score; ema (decay .9) and running: the mean of
+    earlier rounds."""
+    negative: Literal["none", "worst", "mean", "sum"] = "none"
+    """best: hold the other samples down too: the worst, or the mean or sum of all."""
+    negative_form: Literal["logp", "ratio", "unlikelihood"] = "logp"
+    """best: what of them: log pi, log pi - log ref, or -log(1 - pi)."""
+    negative_weight: float = 0.1
+    """best: how much that counts."""
+    negative_floor: float = 0.01
+    """best: samples whose probability is below this share of the best's are let go."""
+
+    reference: Literal["start", "refresh", "ema"] = "start"
+    """The reference of dpo and its kin: the start model; the policy at the start of each round; or a moving average."""
+    reference_decay: float = 0.6
+    """reference ema: what the reference keeps of itself at each round (TR-DPO's 1 - alpha)."""
 
     beta: float = 0.1
     """Strength of the reference in dpo, robust, ipo, hinge, kto, orpo and simpo (their papers' beta or lambda)."""
@@ -76,8 +99,20 @@ class Config:
     """rwr: temperature of the weights; apa: what advantages are divided by (lambda)."""
     clip: float = 0.2
     """ppo: ratio clip."""
+    value_coef: float = 0.1
+    """ppo: weight of the value head's loss; 0: no value head, advantages as in reinforce."""
+    value_clip: float = 0.2
+    """ppo: how far a value may move in a round."""
+    discount: float = 1.0
+    """ppo: of rewards by token."""
+    gae_lambda: float = 0.95
+    """ppo: lambda of generalised advantage estimation."""
     kl: float = 0.0
-    """reinforce, ppo, apa, rwr, best: subtract kl * log(policy/start) from every score."""
+    """reinforce, ppo, apa, rwr, best: subtract kl * log(policy/start) from every score (ppo: by token)."""
+    kl_target: float = 0.0
+    """Adapt kl towards this KL per completion, in nats; 0 keeps it fixed."""
+    kl_horizon: float = 10000.0
+    """Completions over which kl adapts."""
 
     max_new_tokens: int = 128
     """Longest sample, in tokens."""
@@ -221,22 +256,18 @@ def run(cfg: Config, run: Run) -> dict[str, float]:
     from heedful.evals import heldout
     from heedful.policies.backbone import Lora
     from heedful.policies.language import LanguagePolicy
-    from heedful.recipes import prefer_data, prefer_report
+    from heedful.recipes import prefer_data, prefer_report, prefer_rounds
 
     data = prefer_data.load(cfg, run)
     lora = Lora(cfg.lora_rank, cfg.lora_alpha) if cfg.lora_rank else None
     how: dict[str, Any] = {"template": cfg.template, "precision": cfg.precision, "device": cfg.device}
-    judge = prefer_data.judge(cfg, data, run, how)
+    judge, gold = prefer_data.judge(cfg, data, run, how), prefer_data.gold_judge(cfg, data, how)
     policy = LanguagePolicy.load(cfg.model, lora=lora, seed=run.seed_for("adapter"), **how)
     policy.keep_reference()
 
-    drawn = sampling(cfg)
-    ask: dict[str, Any] = {"n": cfg.eval_n, "quiet": cfg.quiet, **drawn}
+    ask: dict[str, Any] = {"n": cfg.eval_n, "quiet": cfg.quiet, **sampling(cfg)}
     before = heldout.answer(policy, data.eval_prompts, judge, "before", run, **ask)
-    counts: dict[str, int] = {}
-    for r in range(max(1, cfg.rounds)):
-        rows = learning_rows(cfg, policy, data, judge, r, run, counts)
-        learn(cfg, policy, rows, f"round{r}", run)
+    counts = prefer_rounds.learn(cfg, policy, data, judge, gold, run)
     after = heldout.answer(policy, data.eval_prompts, judge, "after", run, **ask)
     measured = heldout.measure(
         policy,
@@ -248,79 +279,6 @@ def run(cfg: Config, run: Run) -> dict[str, float]:
         max_new_tokens=cfg.max_new_tokens,
         quiet=cfg.quiet,
     )
+    if gold is not None:
+        heldout.add_gold(measured, before, after, gold, run)
     return prefer_report.finish(cfg, policy, data, before, after, measured, counts, run)
-
-
-def learning_rows(
-    cfg: Config,
-    policy: Any,
-    data: Any,
-    judge: Callable[..., Any] | None,
-    r: int,
-    run: Run,
-    counts: dict[str, int],
-) -> Sequence[dict[str, Any]]:
-    """Training rows of round r: the user's pairs, or samples judged and selected. `counts` gains what was dropped."""
-    from heedful.feedback import advantages, best, pairs, reweight
-    from heedful.policies import objectives
-    from heedful.policies.stages import judge_once, sample_once
-    from heedful.recipes import prefer_data
-
-    method = objectives.check_method(cfg.method)
-    ref = "" if cfg.quiet else f"round{r}/reference"
-    if not cfg.rounds:
-        return objectives.pair_rows(policy, data.pairs, cfg.method, run, shown=ref)
-    assert judge is not None
-    samples = sample_once(
-        policy, data.prompts, cfg.n, f"round{r}/samples", run, quiet=cfg.quiet, **sampling(cfg)
-    )
-    feedback = judge_once(judge, samples, f"round{r}/feedback", run)
-    if method.feedback == "samples" and cfg.kl:
-        feedback = prefer_data.less_kl(policy, samples, feedback, cfg.kl, run)
-    if method.feedback == "pairs":
-        chosen = pairs(samples, feedback, how=cfg.pairs, margin=cfg.margin)
-    elif cfg.method == "best":
-        chosen = best(samples, feedback)
-    elif cfg.method == "rwr":
-        chosen = reweight(samples, feedback, tau=cfg.tau)
-    else:
-        chosen = advantages(samples, feedback, baseline=cfg.baseline)
-    for name, count in chosen.counts.items():
-        counts[name] = counts.get(name, 0) + int(count)
-    if not chosen.rows:
-        raise HeedfulError(
-            f"round {r}: the judge gave no usable difference ({chosen.counts}); use another judge"
-        )
-    prefer_data.keep_rows(chosen.rows, f"round{r}/rows.jsonl", run)
-    if method.feedback == "pairs":
-        return objectives.pair_rows(policy, chosen.rows, cfg.method, run, shown=ref)
-    return objectives.sample_rows(policy, chosen.rows, cfg.method, run, name=f"round{r}")
-
-
-def learn(cfg: Config, policy: Any, rows: Sequence[dict[str, Any]], stage: str, run: Run) -> None:
-    """One stage of `fit` with the method's loss."""
-    from heedful.fit import fit
-    from heedful.policies import objectives
-
-    fit(
-        stage,
-        objectives.objective(policy, cfg.method, **options(cfg)),
-        policy.module,
-        rows,
-        fit_config(cfg, policy.precision),
-        run,
-        collate=objectives.collate(policy),
-        cost=objectives.row_cost(policy),
-        weight=objectives.row_weight(cfg.method),
-    )
-
-
-def options(cfg: Config) -> dict[str, float]:
-    """The numbers a method's loss may take."""
-    return {
-        "beta": cfg.beta,
-        "label_smoothing": cfg.label_smoothing,
-        "gamma": cfg.gamma,
-        "clip": cfg.clip,
-        "tau": cfg.tau,
-    }

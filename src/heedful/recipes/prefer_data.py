@@ -7,18 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import torch
-
 from heedful.data.rows import Rows, open_rows, parse_columns, prompt_key, split_by_prompt
 from heedful.errors import HeedfulError
-from heedful.feedback import Feedback, Judge, Samples
+from heedful.feedback import Judge
 from heedful.fit import FitConfig, fit
 from heedful.hub import is_reward_model, save_model
 from heedful.judges.reward import RewardModel, reward_objective
 from heedful.judges.rules import parse_judge
 from heedful.policies import objectives
 from heedful.policies.backbone import Lora
-from heedful.policies.language import Completion, LanguagePolicy
 from heedful.run import Run
 
 if TYPE_CHECKING:
@@ -119,6 +116,8 @@ def load(cfg: Config, run: Run) -> Data:
         train, held = parts(cfg.prompts, cfg.eval_prompts, "prompt")
     if cfg.rounds:
         data.prompts = _prompts(train, data.row_of, len(train))
+    if cfg.offline_share and isinstance(data.pairs, Part):
+        _prompts(data.pairs, data.row_of, len(data.pairs))  # judges may ask for their columns
         data.facts["training prompts"] = len(data.prompts)
     data.eval_prompts = _prompts(held, data.row_of, cfg.eval_limit)
     data.facts["held-out prompts"] = len(data.eval_prompts)
@@ -182,6 +181,20 @@ def judge(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> Judge | Non
     return fit_reward_model(cfg, data, run, how)
 
 
+def gold_judge(cfg: Config, data: Data, how: dict[str, Any]) -> Judge | None:
+    """The judge that only measures: a rule, a function or a saved reward model; None without --gold.
+
+    Raises HeedfulError as `parse_judge` does, and for a model that is no reward model.
+    """
+    if not cfg.gold:
+        return None
+    if cfg.gold.startswith("rule:") or ".py:" in cfg.gold:
+        return parse_judge(cfg.gold, columns=data.columns)
+    if not is_reward_model(cfg.gold):
+        raise HeedfulError(f"--gold {cfg.gold} is no reward model; it only measures, so it must be fitted already")
+    return RewardModel.load(cfg.gold, **how)
+
+
 def fit_reward_model(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> RewardModel:
     """Fit a Bradley-Terry reward model to the training pairs; it is saved as reward_model/."""
     model = RewardModel.load(
@@ -230,23 +243,3 @@ def fit_reward_model(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> 
         }
         save_model(model.module, model.tokenizer, run.path("reward_model"), card=card)
     return model
-
-
-def less_kl(policy: LanguagePolicy, samples: Samples, feedback: Feedback, kl: float, run: Run) -> Feedback:
-    """Scores less kl times the samples' log-ratio to the start model."""
-    n = samples.n
-    groups = [policy.group(p, samples.outputs[i * n : (i + 1) * n]) for i, p in enumerate(samples.inputs)]
-    with policy.reference():
-        start = torch.tensor(policy.cached_logps(groups, run))
-    drawn = torch.tensor([o.logp for o in samples.outputs]).view_as(feedback.score)
-    return Feedback(score=feedback.score - kl * (drawn - start), notes=feedback.notes)
-
-
-def keep_rows(rows: Sequence[dict[str, Any]], name: str, run: Run) -> None:
-    """Write the selected rows for people to read, with TRL's column names."""
-
-    def plain(row: dict[str, Any]) -> dict[str, Any]:
-        names = {"input": "prompt", "output": "completion"}
-        return {names.get(k, k): v.text if isinstance(v, Completion) else v for k, v in row.items()}
-
-    run.once(name, lambda: [plain(row) for row in rows])

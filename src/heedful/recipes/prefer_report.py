@@ -145,6 +145,12 @@ def curves(cfg: Config) -> list[dict[str, Any]]:
         made.append({"title": "implicit rewards", "stage": "round", "y": ["h_w", "h_l"]})
         made.append({"title": "margin", "stage": "round", "y": ["margin"]})
     made.append({"title": "completion length", "stage": "round", "y": ["length"]})
+    if cfg.rounds > 1:
+        made.append({"title": "score of the samples, by round", "stage": "driver", "y": ["score"]})
+        made.append({"title": "KL of the samples, by step", "stage": "round", "y": ["kl_ref", "kl_sampling"]})
+    if cfg.eval_rounds:
+        told = ["judge_score", "gold_score"] if cfg.gold else ["judge_score"]
+        made.append({"title": "held-out score, by round", "stage": "held-out", "y": told})
     if cfg.reward_model:
         made.append({"title": "reward model", "stage": "reward", "y": ["loss", "accuracy"]})
     return [*made, {"title": "gradient norm", "stage": "round", "y": ["grad_norm"]}]
