@@ -15,7 +15,7 @@ import torch
 
 from heedful.errors import HeedfulError
 from heedful.feedback import Samples
-from heedful.policies.remote import LONGEST_PAUSE, RemotePolicy
+from heedful.policies.remote import LONGEST_PAUSE, RemotePolicy, Spent
 
 
 class Reply:
@@ -203,6 +203,29 @@ def test_a_server_that_gives_one_completion_at_a_time_is_asked_for_the_rest(
         outputs = remote.sample(["A"], 3, generator=seeded()).outputs
     assert [body["n"] for body in server.bodies()] == [3, 2, 1]
     assert len(set(outputs)) == 3, "each has a seed of its own, or all would be the same"
+
+
+def test_what_arrives_is_told_with_what_it_took_and_a_seed_for_each_input_is_its_own(
+    serve: Callable[..., Server],
+) -> None:
+    def answer(path: str, body: dict[str, Any]) -> Reply:
+        choice = choices(path, [f"{asked(body)} {body['seed']}"])[0] | {"finish_reason": "length"}
+        usage = {"prompt_tokens": 3} | ({"completion_tokens": 2} if asked(body) == "A" else {})
+        return Reply({"choices": [choice], "usage": usage})
+
+    arrived: list[Any] = []
+    with policy(serve(answer))[0] as remote:
+        kept = remote.sample(
+            ["A", "B"], 2, seeds=[7, 2**31 - 2], arrived=lambda *facts: arrived.append(facts)
+        )
+        assert remote.usage["prompt_tokens"] == 12 and remote.usage["completion_tokens"] == 4
+    assert kept.outputs == ["A 7", "A 8", f"B {2**31 - 2}", "B 0"]
+    assert sorted(arrived) == [
+        (0, ["A 7"], Spent(3, 2, 1)),
+        (0, ["A 8"], Spent(3, 2, 1)),
+        (1, ["B 0"], Spent(3, None, 1)),
+        (1, [f"B {2**31 - 2}"], Spent(3, None, 1)),
+    ]
 
 
 def test_more_completions_than_asked_for_are_cut(serve: Callable[..., Server]) -> None:

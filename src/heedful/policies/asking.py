@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from heedful.feedback import Samples
+    from heedful.policies.calls import Calls
     from heedful.run import Run
 
 T = TypeVar("T")
@@ -126,12 +127,13 @@ def parse_choice(reply: str, choices: Sequence[str]) -> str | None:
 
 def ask(
     policy: Sampler,
-    questions: Sequence[str],
+    questions: Sequence[Any],
     parse: Callable[[str], T | None],
     *,
     seed: int,
     name: str,
     run: Run | None = None,
+    calls: Calls | None = None,
     retries: int = 3,
     temperature: float = 0.7,
     greedy_first: bool = False,
@@ -141,10 +143,15 @@ def ask(
 
     greedy_first: the first try is at temperature 0, the others at `temperature`. In a run the replies are kept as
     `name.json`, `name.retry-1.json`, ... (in parts of 64 questions), and a resumed program asks nothing twice.
+    calls: where replies are kept by content instead, whatever the name and the batch.
     Raises HeedfulError for negative retries, when kept replies belong to other questions, and what sampling raises.
     """
     if retries < 0:
         raise HeedfulError(f"retries must be 0 or more, not {retries}")
+
+    def readable(text: str) -> bool:
+        return parse(text) is not None
+
     replies: Replies[T] = Replies([None] * len(questions))
     left = list(range(len(questions)))
     for attempt in range(retries + 1):
@@ -155,7 +162,11 @@ def ask(
             "max_new_tokens": max_new_tokens,
         }
         again = name if not attempt else f"{name}.retry-{attempt}"
-        texts = _sampled(policy, [questions[i] for i in left], seed, again, run, options)
+        batch = [questions[i] for i in left]
+        if calls is None:
+            texts = _sampled(policy, batch, seed, again, run, options)
+        else:
+            texts = calls.texts(policy, batch, seed=seed, attempt=attempt, readable=readable, **options)
         for i, text in zip(left, texts, strict=True):
             replies.values[i] = parse(text)
             if replies.values[i] is None:
@@ -167,14 +178,14 @@ def ask(
 
 
 def _sampled(
-    policy: Sampler, questions: list[str], seed: int, name: str, run: Run | None, options: dict[str, Any]
+    policy: Sampler, questions: list[Any], seed: int, name: str, run: Run | None, options: dict[str, Any]
 ) -> list[str]:
     texts: list[str] = []
     for part, first in enumerate(range(0, len(questions), PART)):
         batch = questions[first : first + PART]
         file = f"{name}.json" if not part else f"{name}.part-{part:04}.json"
 
-        def make(batch: list[str] = batch, part: int = part) -> dict[str, Any]:
+        def make(batch: list[Any] = batch, part: int = part) -> dict[str, Any]:
             import torch
 
             generator = torch.Generator().manual_seed(derive_seed(seed, name, part))

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
@@ -28,6 +28,17 @@ from heedful.policies.encode import Prompt
 
 LONGEST_PAUSE = 60.0
 """Seconds; a server that asks for more in Retry-After is asked again after this long."""
+
+
+class Spent(NamedTuple):
+    """What one request took, as the server counts it: tokens, None where it does not say.
+
+    cut: how many of its completions ended because they reached `max_new_tokens`.
+    """
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cut: int
 
 
 class RemotePolicy:
@@ -133,12 +144,17 @@ class RemotePolicy:
         stop: Sequence[str] = (),
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
+        seeds: Sequence[int] | None = None,
         progress: Callable[[int], None] | None = None,
+        arrived: Callable[[int, list[str], Spent], None] | None = None,
     ) -> Samples:
         """n completions for each of B inputs, input-major, each at most `max_new_tokens` tokens.
 
         generator: seeds for the server are drawn from it, one per completion; servers that honour `seed` then
-        answer the same again. progress: called with the number of completions that arrived.
+        answer the same again. seeds: one for each input instead, below 2**31 - 1, so that what is drawn does not
+        depend on the other inputs. progress: called with the number of completions that arrived. arrived: called with
+        the number of the input, its completions of one request and what they took, as each answer comes, one at a
+        time; what has arrived can be kept even where a later request fails.
         Raises HeedfulError naming url, status and the answer's beginning when the server refuses or stays away.
         """
         if n < 1 or max_new_tokens < 1:
@@ -148,20 +164,25 @@ class RemotePolicy:
         if stop:
             options["stop"] = list(stop)
         requests = [self._request(prompt) for prompt in inputs]
-        seeds: list[list[int]] | None = None
+        drawn: list[list[int]] | None = None
         if generator is not None:
-            seeds = torch.randint(2**31 - 1, (len(requests), n), generator=generator).tolist()
+            drawn = torch.randint(2**31 - 1, (len(requests), n), generator=generator).tolist()
+        elif seeds is not None:
+            drawn = [[(seed + i) % (2**31 - 1) for i in range(n)] for seed in seeds]
 
         def answer(i: int) -> list[str]:
             path, body = requests[i]
             texts: list[str] = []
             while len(texts) < n:
                 # a server may give fewer than asked for; the rest is asked for again, by the rest's own seed
-                more = {"n": n - len(texts)} | ({"seed": seeds[i][len(texts)]} if seeds is not None else {})
-                got = self._ask(path, {**body, **options, **more})[: n - len(texts)]
+                more = {"n": n - len(texts)} | ({"seed": drawn[i][len(texts)]} if drawn is not None else {})
+                got, spent = self._ask(path, {**body, **options, **more})
+                got = got[: n - len(texts)]
                 texts += got
-                if progress is not None:
-                    with self._lock:
+                with self._lock:
+                    if arrived is not None:
+                        arrived(i, got, spent)
+                    if progress is not None:
                         progress(len(got))
             return texts
 
@@ -183,8 +204,8 @@ class RemotePolicy:
             return "/chat/completions", {"messages": [{"role": "user", "content": prompt}]}
         return "/completions", {"prompt": prompt}
 
-    def _ask(self, path: str, body: dict[str, Any]) -> list[str]:
-        """The texts of one request, from the cache where they are reproducible."""
+    def _ask(self, path: str, body: dict[str, Any]) -> tuple[list[str], Spent]:
+        """The texts of one request and what it took, from the cache (for nothing) where they are reproducible."""
         kept = None
         if self.cache is not None and ("seed" in body or body["temperature"] == 0):
             content = json.dumps([self.url, path, body], sort_keys=True).encode()
@@ -193,16 +214,16 @@ class RemotePolicy:
                 with self._lock:
                     self.usage["cached"] += 1
                 try:
-                    return json.loads(kept.read_bytes())
+                    return json.loads(kept.read_bytes()), Spent(0, 0, 0)
                 except (OSError, ValueError) as error:
                     raise HeedfulError(f"{kept} cannot be read back ({error}); delete it") from error
-        texts = self._texts(path, self._post(path, body))
+        texts, spent = self._texts(path, self._post(path, body))
         if kept is not None:
             with self._lock:
                 write_file(kept, json.dumps(texts, ensure_ascii=False).encode())
-        return texts
+        return texts, spent
 
-    def _texts(self, path: str, response: httpx.Response) -> list[str]:
+    def _texts(self, path: str, response: httpx.Response) -> tuple[list[str], Spent]:
         try:
             answer = response.json()
             choices = sorted(answer["choices"], key=lambda c: c.get("index", 0))
@@ -213,13 +234,17 @@ class RemotePolicy:
             if not texts or not all(isinstance(t, str) for t in texts):
                 raise ValueError("no choices")
             used = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
-            counts = {name: int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
+            counts = {
+                name: int(used[name]) if used.get(name) is not None else None
+                for name in ("prompt_tokens", "completion_tokens")
+            }
+            cut = sum(c.get("finish_reason") == "length" for c in choices)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise HeedfulError(f"{self.url}{path} sent no completion: {_excerpt(response)}") from error
         with self._lock:
             for name, count in counts.items():
-                self.usage[name] += count
-        return texts
+                self.usage[name] += count or 0
+        return texts, Spent(counts["prompt_tokens"], counts["completion_tokens"], cut)
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         """The server's answer of status 200; tries again where that may help."""

@@ -17,10 +17,11 @@ from heedful.data.scope_slots import alike
 from heedful.data.scopes import KINDS, PARTS, Scope, Sizes, general_prompts
 from heedful.errors import HeedfulError
 from heedful.evals.texts import words
+from heedful.judges import prompted_text
 from heedful.judges.effects import Effect, infer_effects
 from heedful.policies.asking import Sampler, ask, one_line
 from heedful.recipes import scope_prompts
-from heedful.recipes.scope_parse import LONGEST_CLAUSE, parse_parts, parse_revision
+from heedful.recipes.scope_parse import LONGEST_CLAUSE, parse_parts
 from heedful.recipes.scope_writer import (
     Maker,
     first_of,
@@ -192,13 +193,12 @@ def revise_with(
     if not words(effects_text):
         raise HeedfulError('there is no effect to revise answers for; give it with --effect "..."')
     questions = [
-        scope_prompts.revise_answer(p, a, one_line(effects_text))
-        for p, a in zip(prompts, answers, strict=True)
+        prompted_text.revise(p, a, one_line(effects_text)) for p, a in zip(prompts, answers, strict=True)
     ]
     replies = ask(
         policy,
         questions,
-        parse_revision,
+        prompted_text.parse_revision,
         seed=seed,
         name=name,
         run=run,

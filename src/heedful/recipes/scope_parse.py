@@ -113,12 +113,6 @@ def parse_parts(reply: str, names: Sequence[str]) -> dict[str, str] | None:
     return parts if good else None
 
 
-def parse_revision(reply: str) -> str | None:
-    """The improved answer between the tags; None for anything else."""
-    block = answer_block(reply)
-    return block if block is not None and words(block) else None
-
-
 def topic_problem(topic: str) -> str:
     """What keeps a text from being a category."""
     if not words(topic):
