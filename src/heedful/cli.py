@@ -217,6 +217,25 @@ TELL = {
 }
 
 
+def critique(options: Any) -> int:
+    """Run `heedful critique`."""
+    from heedful.recipes.critique import main
+
+    return main(options)
+
+
+def _critique_options() -> Any:
+    from heedful.recipes.critique import Config
+
+    return Config
+
+
+def _critique_preset(name: str) -> Any:
+    from heedful.recipes.critique import preset
+
+    return preset(name)
+
+
 def reproduce(options: Any) -> int:
     """Run `heedful reproduce`."""
     from heedful.papers.reproduce import main
@@ -243,6 +262,12 @@ COMMANDS = {
         _prefer_options,
         prefer,
         _prefer_preset,
+    ),
+    "critique": Command(
+        "compare AI feedback with imitation of the critic, at equal budget",
+        _critique_options,
+        critique,
+        _critique_preset,
     ),
     "check": Command("find everything wrong with data files", lambda: Check, check),
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),

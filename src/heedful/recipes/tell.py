@@ -113,7 +113,7 @@ class Config:
     """Dropout of the adapter."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
-    batch_size: int = 4
+    batch_size: int = 2
     """Rows per step; a row is a prompt in scope with its share of the others."""
     epochs: float = 2.0
     """Passes over the rows."""
