@@ -13,6 +13,19 @@ from heedful import hub
 from heedful.errors import HeedfulError
 from heedful.model_folder import is_adapter
 
+_MISTRAL_7B: tuple[str, dict[str, Any]] = (
+    "mistral",
+    {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 32000,
+        "max_position_embeddings": 32768,
+        "tie_word_embeddings": False,
+    },
+)
 # The shapes of the models in paper presets, so that their plans can be printed without a network.
 PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     "EleutherAI/pythia-1.4b": (
@@ -27,19 +40,8 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
-    "mistralai/Mistral-7B-Instruct-v0.2": (
-        "mistral",
-        {
-            "hidden_size": 4096,
-            "intermediate_size": 14336,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "vocab_size": 32000,
-            "max_position_embeddings": 32768,
-            "tie_word_embeddings": False,
-        },
-    ),
+    "mistralai/Mistral-7B-v0.1": _MISTRAL_7B,
+    "mistralai/Mistral-7B-Instruct-v0.2": _MISTRAL_7B,
 }
 
 
