@@ -113,7 +113,7 @@ def test_the_example_judge_wants_complete_answers_not_just_short_ones() -> None:
 def test_readme_names_each_command_as_here_or_to_come() -> None:
     from heedful.cli import COMMANDS
 
-    listed = dict(re.findall(r"^\| `heedful (\w+)` \|.*\| (here|to come) \|$", README, re.MULTILINE))
+    listed = dict(re.findall(r"^\| `heedful ([\w-]+)` \|.*\| (here|to come) \|$", README, re.MULTILINE))
     assert {name for name, state in listed.items() if state == "here"} == {c.split()[0] for c in COMMANDS}
     jobs = {
         "tell",

@@ -46,6 +46,8 @@ _SCHEMA: dict[str, type] = {
     "curves": list,
     "samples": list,
     "cards": list,
+    "tables": list,
+    "columns": list,
     "data": dict,
     "feedback": dict,
     "limits": list,
@@ -90,7 +92,8 @@ def write_report(folder: str | Path) -> Path:
         "finished": run["finished"],
         "comparisons": comparisons,
         "cards": cards(comparisons, report.get("cards", [])),
-        "columns": ("before", "after"),
+        "columns": tuple(map(clean, [*report.get("columns", []), "before", "after"][:2])),
+        "grids": [_grid(t) for t in report.get("tables", [])],
         "heldout": heldout_plots(run["heldout"]),
         "curves": shown,
         "more_curves": more,
@@ -134,7 +137,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         if field in report and report[field] is not None and not isinstance(report[field], kind):
             raise HeedfulError(f"{folder / 'report.json'}: {field!r} must be a {kind.__name__}")
     report = {name: value for name, value in report.items() if value is not None}
-    for field in ("comparisons", "curves", "samples"):
+    for field in ("comparisons", "curves", "samples", "tables"):
         for i, entry in enumerate(report.get(field, [])):
             if not isinstance(entry, dict):
                 raise HeedfulError(f"{folder / 'report.json'}: {field}[{i}] must be a mapping")
@@ -159,7 +162,10 @@ def read_run(folder: str | Path) -> dict[str, Any]:
 def metric_curves(
     wanted: Sequence[Mapping[str, Any]], rows: Sequence[dict[str, Any]], start: int = 0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Plots of metrics.jsonl: those the recipe names (else the known groups), and all the others."""
+    """Plots of metrics.jsonl: those the recipe names (else the known groups), and all the others.
+
+    A wanted plot may bring its own "lines" instead, {label: [[x, y], ...]}, and say what its "x" is.
+    """
     names = list(
         dict.fromkeys(n for row in rows for n in row if n not in _NOT_METRICS and number(row[n]) is not None)
     )
@@ -185,8 +191,9 @@ def _curve(wanted: Mapping[str, Any], rows: Sequence[dict[str, Any]], name: str)
     prefix = str(wanted.get("stage") or "")
     rows = [row for row in rows if row["stage"].startswith(prefix)]
     offsets = report_plots.stage_offsets(rows)
-    lines, labels = [], []
-    metrics = wanted.get("y") or []
+    lines, labels = _given_lines(wanted.get("lines"))
+    offsets = {} if lines else offsets
+    metrics = [] if lines else wanted.get("y") or []
     for metric in ([metrics] if isinstance(metrics, str) else list(metrics))[: report_plots.SERIES]:
         points = [
             (offsets[row["stage"]] + float(row["step"]), value)
@@ -201,9 +208,37 @@ def _curve(wanted: Mapping[str, Any], rows: Sequence[dict[str, Any]], name: str)
         return None
     title = clean(wanted.get("title") or ", ".join(labels))
     ends = [f"{label} {y[0]:.3g} → {y[-1]:.3g}" for label, (_, y) in zip(labels, lines)]
-    svg = report_plots.curves(lines, offsets, f"{title}: {'; '.join(ends)}", name)
+    unit = str(wanted.get("x") or "step")
+    svg = report_plots.curves(lines, offsets, f"{title}: {'; '.join(ends)}", name, unit=unit)
     legend = [(label, report_plots.line_colour(i), i) for i, label in enumerate(labels)]
-    return {"title": title, "legend": legend, "svg": svg, "note": ""}
+    return {"title": title, "legend": legend, "svg": svg, "note": clean(wanted.get("note"))}
+
+
+def _given_lines(given: Any) -> tuple[list[Any], list[str]]:
+    """Lines that a recipe has drawn up itself, without the points that are no numbers, and their labels."""
+    lines, labels = [], []
+    for label, points in list(given.items() if isinstance(given, Mapping) else ())[: report_plots.SERIES]:
+        known = [(number(x), number(y)) for x, y in points]
+        known = sorted((x, y) for x, y in known if x is not None and y is not None)
+        if known:
+            lines.append(tuple(zip(*known)))
+            labels.append(clean(label))
+    return lines, labels
+
+
+def _grid(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """A table that a recipe has drawn up itself: title, note, columns, rows of as many cells.
+
+    What is right of the first column is aligned as numbers are, unless "text" says otherwise.
+    """
+    cells = [[clean(cell) for cell in row] for row in wanted.get("rows") or []]
+    return {
+        "title": clean(wanted.get("title")),
+        "note": clean(wanted.get("note")),
+        "columns": [clean(name) for name in wanted.get("columns") or []],
+        "rows": cells,
+        "align": "" if wanted.get("text") else "num",
+    }
 
 
 def heldout_plots(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -40,6 +40,13 @@ _SETTINGS = {
 MARKED = 12
 """Stages whose starts are marked; more would be a fence."""
 Series = tuple[Sequence[float], Sequence[float]]
+DOUBLING = "training pairs"
+"""An axis on which each step is twice the one before."""
+UNITS = (
+    *("step", "steps", "samples", "seconds", DOUBLING),
+    *("share of labels flipped", "confidence", "cosine of chosen and rejected"),
+)
+"""What an axis may be of: nothing else is drawn, whatever a file says."""
 
 
 def stage_offsets(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -60,9 +67,11 @@ def line_colour(i: int) -> int:
     return (i + 1) % SERIES + 1
 
 
-def curves(series: Sequence[Series], stages: dict[str, float], label: str, name: str) -> Markup:
-    """Lines over steps; `stages` are the starts of stages on the same axis. `label` is read aloud,
-    `name` makes ids unique on the page."""
+def curves(
+    series: Sequence[Series], stages: dict[str, float], label: str, name: str, *, unit: str = "step"
+) -> Markup:
+    """Lines over steps, or another of `UNITS`; `stages` are the starts of stages on the same axis. `label` is read
+    aloud, `name` makes ids unique on the page."""
     figure, axes = _figure()
     for i, (x, y) in enumerate(series):
         x, y = _thin(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
@@ -73,13 +82,17 @@ def curves(series: Sequence[Series], stages: dict[str, float], label: str, name:
         else:
             marker = "o" if len(x) < 12 else ""
             axes.plot(x, y, color=colour, linewidth=1.6, linestyle=dash, marker=marker, markersize=3)
-    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+    if unit == DOUBLING:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+    elif unit != "confidence":
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
     if 1 < len(stages) <= MARKED:
         _mark_stages(axes, stages)
     low, high = axes.get_ylim()
     if low < 0 < high:
         axes.axhline(0, color=_INK, linewidth=0.6, alpha=0.5, zorder=0)
-    axes.set_xlabel("step", color=_INK, labelpad=1)
+    axes.set_xlabel(unit if unit in UNITS else "", color=_INK, labelpad=1)
     return _svg(figure, label, name)
 
 

@@ -141,7 +141,8 @@ def _measure(
     cfg: Config, policy: LanguagePolicy, data: Data, judge: Judge | None, gold: Judge | None, r: int, run: Run
 ) -> None:
     """Answer the held-out prompts after round r; what comes of it goes to metrics.jsonl, stage "held-out"."""
-    name = f"eval/round{r}"
+    # after the last round these are the answers that the report compares with
+    name = "after" if r + 1 == cfg.rounds else f"eval/round{r}"
     ask: dict[str, Any] = {"n": cfg.eval_n, "quiet": cfg.quiet, **sampling(cfg)}
     answers = heldout.answer(policy, data.eval_prompts, judge, name, run, **ask)
     told = {"words": float(np.mean([len(words(text)) for texts in answers.texts for text in texts]))}
