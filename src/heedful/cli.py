@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -158,42 +159,15 @@ def env(options: Env) -> int:
     return 0
 
 
-def prefer(options: Any) -> int:
-    """Run `heedful prefer`."""
-    from heedful.recipes.prefer import main
+def _job(about: str, module: str) -> Command:
+    """The command of a recipe: its `Config`, `main` and `preset`, imported when they are needed."""
 
-    return main(options)
+    def recipe() -> Any:
+        return import_module(f"heedful.recipes.{module}")
 
-
-def _prefer_options() -> Any:
-    from heedful.recipes.prefer import Config
-
-    return Config
-
-
-def _prefer_preset(name: str) -> Any:
-    from heedful.recipes.prefer import preset
-
-    return preset(name)
-
-
-def tell(options: Any) -> int:
-    """Run `heedful tell`."""
-    from heedful.recipes.tell import main
-
-    return main(options)
-
-
-def _tell_options() -> Any:
-    from heedful.recipes.tell import Config
-
-    return Config
-
-
-def _tell_preset(name: str) -> Any:
-    from heedful.recipes.tell import preset
-
-    return preset(name)
+    return Command(
+        about, lambda: recipe().Config, lambda o: recipe().main(o), lambda name: recipe().preset(name)
+    )
 
 
 def _tell(what: str) -> Command:
@@ -217,25 +191,6 @@ TELL = {
 }
 
 
-def critique(options: Any) -> int:
-    """Run `heedful critique`."""
-    from heedful.recipes.critique import main
-
-    return main(options)
-
-
-def _critique_options() -> Any:
-    from heedful.recipes.critique import Config
-
-    return Config
-
-
-def _critique_preset(name: str) -> Any:
-    from heedful.recipes.critique import preset
-
-    return preset(name)
-
-
 def reproduce(options: Any) -> int:
     """Run `heedful reproduce`."""
     from heedful.papers.reproduce import main
@@ -250,25 +205,14 @@ def _reproduce_options() -> Any:
 
 
 COMMANDS = {
-    "tell": Command(
-        "teach a language model one sentence of feedback, where it applies and nowhere else",
-        _tell_options,
-        tell,
-        _tell_preset,
+    "tell": _job(
+        "teach a language model one sentence of feedback, where it applies and nowhere else", "tell"
     ),
     **{f"tell {what}": _tell(what) for what in TELL},
-    "prefer": Command(
-        "tune a language model from preference pairs, or from prompts and a judge",
-        _prefer_options,
-        prefer,
-        _prefer_preset,
-    ),
-    "critique": Command(
-        "compare AI feedback with imitation of the critic, at equal budget",
-        _critique_options,
-        critique,
-        _critique_preset,
-    ),
+    "prefer": _job("tune a language model from preference pairs, or from prompts and a judge", "prefer"),
+    "compare-methods": _job("compare methods of preference tuning at one budget", "compare_methods"),
+    "audit": _job("compare preference files: scale, noise, information, length, suspicious pairs", "audit"),
+    "critique": _job("compare AI feedback with imitation of the critic, at equal budget", "critique"),
     "check": Command("find everything wrong with data files", lambda: Check, check),
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),
     "compare": Command("compare two runs", lambda: Compare, compare),

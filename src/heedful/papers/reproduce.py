@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from heedful.papers.results import Claim, Results, Tier
     from heedful.run import Run
 
-PAPERS = {"c3po": "heedful.papers.c3po", "rlaif": "heedful.papers.rlaif"}
+PAPERS = {
+    "c3po": "heedful.papers.c3po",
+    "rlaif": "heedful.papers.rlaif",
+    "datacentric": "heedful.papers.datacentric",
+}
 """What can be reproduced: the name on the command line and its module."""
 
 
@@ -35,7 +39,7 @@ class Reproduce:
     """Run the claims of a paper and write what holds: OUT/PAPER.json, with a page and plots made from it."""
 
     paper: Positional[Annotated[str, arg(metavar="PAPER")]]
-    """One of: c3po, rlaif."""
+    """One of: c3po, rlaif, datacentric."""
     tier: Literal["smoke", "main"] = "smoke"
     """smoke: minutes, shows that it runs, writes PAPER.smoke.json. main: hours, the numbers that count."""
     seeds: int = 0

@@ -1,0 +1,153 @@
+"""Before and after a run of `heedful audit`: what does not go together, what it will cost, what to say at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heedful.errors import HeedfulError
+
+if TYPE_CHECKING:
+    from heedful.recipes.audit import Config
+
+LEAST_SEEDS = 3
+SECONDS = {"tfidf": 2.5e-4, "minilm": 0.06, "lm": 0.35}
+"""Of one core for the features of a pair; measured at 100 words an answer on a 2.5 GHz core."""
+FIT_SECONDS = 1.2e-5
+"""Of one core for a pair in one fit of a linear probe."""
+BYTES = {"tfidf": 1400, "minilm": 6200, "lm": 4700}
+"""In the cache, and about as many in memory, for a pair."""
+
+
+def problems(cfg: Config) -> list[str]:
+    """Why these options cannot run, each a sentence; empty when they can."""
+    wrong = []
+    if not cfg.files:
+        wrong.append("give at least one FILE of preference pairs")
+    twice = sorted({name for name in cfg.files if cfg.files.count(name) > 1})
+    if twice:
+        wrong.append(f"{twice[0]} is given twice")
+    if cfg.eval and cfg.eval in cfg.files:
+        wrong.append(f"{cfg.eval} cannot be audited and be the evaluation file at once")
+    if cfg.model and cfg.probe == "tfidf":
+        wrong.append("--model has no meaning with --probe tfidf, which needs none")
+    if cfg.seeds < LEAST_SEEDS:
+        wrong.append(f"--seeds must be at least {LEAST_SEEDS}")
+    for name in ("points", "arm_limit", "eval_limit"):
+        if getattr(cfg, name) < 2:
+            wrong.append(f"--{name.replace('_', '-')} must be at least 2")
+    if cfg.shown < 0:
+        wrong.append("--shown must be 0 or more")
+    if not 0 < cfg.eval_share < 1:
+        wrong.append("--eval-share must be between 0 and 1")
+    if not 0 <= cfg.clean_below < 0.5:
+        wrong.append("--clean-below must be 0 or more and below 0.5")
+    if cfg.clean_below != 0.1 and not cfg.clean:
+        wrong.append("--clean-below has no meaning without --clean")
+    if cfg.clean and len(cfg.files) > 1:
+        wrong.append("--clean writes one file: give it one FILE at a time")
+    if cfg.clean and not cfg.clean.endswith(".jsonl"):
+        wrong.append("--clean writes JSONL: its name must end in .jsonl")
+    if cfg.clean and any(_same(cfg.clean, name) for name in (*cfg.files, cfg.eval) if name):
+        wrong.append("--clean would write over a file that is read")
+    return wrong
+
+
+def _same(a: str, b: str) -> bool:
+    return Path(a).expanduser().absolute() == Path(b).expanduser().absolute()
+
+
+def refuse_missing(files: Sequence[str]) -> None:
+    """Raises HeedfulError naming every file that cannot be opened, before anything is begun."""
+    from heedful.data.formats import cannot_open
+    from heedful.data.problems import printable
+
+    faults = [f"{file}: {fault}" for file in files if (fault := cannot_open(file))]
+    if faults:
+        raise HeedfulError("\n".join(map(printable, faults)))
+
+
+def fits(cfg: Config, pairs: int) -> int:
+    """How often the probe is fitted for one file of so many pairs."""
+    from heedful.data.quality_information import ARMS
+    from heedful.data.quality_noise import LEVELS
+    from heedful.data.quality_scale import sizes
+    from heedful.recipes.audit_learn import FOLDS, REPEATED, SMALLEST
+
+    train = max(2, round(pairs * (1 - cfg.eval_share)))
+    curve = len(sizes(train, cfg.points, SMALLEST))
+    repeated = cfg.seeds if cfg.probe != "tuned" and pairs <= REPEATED else 1
+    return cfg.seeds * (curve + len(LEVELS) + len(ARMS)) + repeated * FOLDS
+
+
+def describe(cfg: Config) -> str:
+    """The plan, the memory and the cost; files are counted, nothing is learned."""
+    from heedful.data.problems import printable
+    from heedful.data.rows import read
+
+    refuse_missing([name for name in (*cfg.files, cfg.eval) if name and not name.startswith("hub:")])
+    counts = {name: sum(1 for _ in read(name)) for name in (*cfg.files, *([cfg.eval] if cfg.eval else []))}
+    lines = [
+        f"plan ({cfg.preset} preset)",
+        f"  probe        {cfg.probe}{f' ({cfg.model})' if cfg.model else ''}",
+    ]
+    lines += [f"  file         {printable(name)}: {count:,} rows" for name, count in counts.items()]
+    total = sum(fits(cfg, counts[name]) for name in cfg.files)
+    lines.append(f"  fits         {total:,} of the probe, {cfg.seeds} seeds")
+    rows = sum(counts.values())
+    trained = sum(_trained(cfg, counts[name]) for name in cfg.files)
+    if cfg.probe == "tuned":
+        from heedful.model_sizes import size_of
+
+        size = size_of(cfg.model)
+        flops = 6 * size.parameters * trained * 600
+        lines += [
+            f"  pairs        {trained:,} in all fits together",
+            f"memory         about {size.parameters * 4 / 2**30 + 1:.1f} GiB",
+            f"cost           about {_time(flops / 1.5e11)} at 150 GFLOP/s (2 CPU cores, bf16), "
+            f"{_time(flops / 1.6e14)} at 160 TFLOP/s (one data-centre GPU at 40%)",
+        ]
+    else:
+        seconds = rows * (SECONDS[cfg.probe] + 1e-4) + trained * FIT_SECONDS
+        largest = max(counts.values())
+        lines += [
+            f"memory         about {0.7 + 2.2 * largest * BYTES[cfg.probe] / 2**30:.1f} GiB",
+            f"disk           about {rows * BYTES[cfg.probe] / 2**30:.2f} GiB of features (kept, see --cache)",
+            f"cost           about {_time(seconds)} of one CPU core",
+        ]
+    return "\n".join([*lines, "nothing was run (--dry-run)"])
+
+
+def _trained(cfg: Config, pairs: int) -> int:
+    """Training pairs of all fits of a file."""
+    train = pairs * (1 - cfg.eval_share)
+    arm = min(train, cfg.arm_limit)
+    repeated = cfg.seeds if cfg.probe != "tuned" and pairs <= 50_000 else 1
+    return round(cfg.seeds * (2 * train + 6 * arm + 2 * arm) + repeated * 4 * pairs)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def closing(cfg: Config, result: dict[str, Any]) -> str:
+    """What a finished run says in the terminal: the advice, and where things are."""
+    out = Path(cfg.out)
+    lines = [
+        *result["advice"],
+        "",
+        f"report:     {out / 'report.html'}",
+        f"suspicious: {out / 'suspicious.jsonl'}",
+    ]
+    if cfg.clean:
+        from heedful.recipes.audit_clean import dropped_path
+
+        kept, dropped = result["clean"]["kept"], result["clean"]["dropped"]
+        lines.append(
+            f"clean:      {cfg.clean} ({kept:,} rows kept; {dropped:,} dropped, {dropped_path(cfg.clean)})"
+        )
+    return "\n".join(lines)
