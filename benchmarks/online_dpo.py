@@ -94,8 +94,8 @@ def trl(source: str, count: int, threads: int) -> Result:
             if logs and "loss" in logs:
                 losses.append(logs["loss"])
 
-    def reward(prompts: list[str], completions: list[str], **more: Any) -> list[float]:
-        return letters(completions)
+    def reward(prompts: list[str], completions: list[str], **more: Any) -> list[float | None]:
+        return [*letters(completions)]
 
     with tempfile.TemporaryDirectory() as folder:
         began, cpu = time.monotonic(), time.process_time()
@@ -104,7 +104,7 @@ def trl(source: str, count: int, threads: int) -> Result:
             per_device_train_batch_size=BATCH,
             learning_rate=LR,
             max_steps=count // BATCH,
-            beta=0.1,
+            beta=[0.1],
             max_new_tokens=TOKENS,
             max_length=512,
             temperature=1.0,

@@ -53,7 +53,9 @@ def command(root: Path, out: Path, kind: str) -> list[str]:
         return f"prefer {shared} --method ppo --kl 0.1 --kl-target 1 --kl-horizon 50".split()
     if kind == "mixed":
         shared += " --rounds 4 --prompts-per-round 4 --n 3 --epochs 2 --batch-size 2 --offline-share 0.5"
-        return f"prefer {shared} --judge rule:length<3w --prompts {root}/prompts.jsonl --reference ema".split()
+        return (
+            f"prefer {shared} --judge rule:length<3w --prompts {root}/prompts.jsonl --reference ema".split()
+        )
     asked = f"--prompts {root}/prompts.jsonl --reward-model {root}/start --rounds 2 --n 3 --pairs all"
     return f"prefer {shared} {asked} --max-steps 3".split()
 

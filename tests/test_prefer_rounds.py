@@ -3,6 +3,7 @@
 # ruff: noqa: F811  a fixture of another test file is also a parameter
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -129,7 +130,7 @@ def test_references_start_refreshed_and_averaged(place: Path, tmp_path: Path) ->
         [r["loss"] for r in first["refresh"]], abs=1e-6
     )
     third = {
-        name: [row for row in steps(folder) if row["stage"] == "round2"][0]
+        name: next(row for row in steps(folder) if row["stage"] == "round2")
         for name, folder in folders.items()
     }
     assert abs(third["refresh"]["h_w"]) < 1e-3 and abs(third["refresh"]["margin"]) < 1e-3
@@ -148,7 +149,7 @@ def test_ppo_has_a_value_head_that_learns_and_a_coefficient_that_adapts(place: P
     judged(place, run, *SHORT, "--method", "ppo", *more)
     told = driver(run)
     assert told[0]["kl_coef"] == 0.5
-    for before, after in zip(told, told[1:], strict=False):
+    for before, after in itertools.pairwise(told):
         error = min(0.2, max(-0.2, before["kl"] / 0.01 - 1))
         assert after["kl_coef"] == pytest.approx(before["kl_coef"] * (1 + error * 40 / 100), rel=1e-5)
     free = tmp_path / "free"

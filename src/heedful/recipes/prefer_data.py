@@ -191,7 +191,9 @@ def gold_judge(cfg: Config, data: Data, how: dict[str, Any]) -> Judge | None:
     if cfg.gold.startswith("rule:") or ".py:" in cfg.gold:
         return parse_judge(cfg.gold, columns=data.columns)
     if not is_reward_model(cfg.gold):
-        raise HeedfulError(f"--gold {cfg.gold} is no reward model; it only measures, so it must be fitted already")
+        raise HeedfulError(
+            f"--gold {cfg.gold} is no reward model; it only measures, so it must be fitted already"
+        )
     return RewardModel.load(cfg.gold, **how)
 
 
