@@ -30,6 +30,7 @@ PAPERS = {
     "c3po": "heedful.papers.c3po",
     "rlaif": "heedful.papers.rlaif",
     "datacentric": "heedful.papers.datacentric",
+    "onpolicy": "heedful.papers.onpolicy",
 }
 """What can be reproduced: the name on the command line and its module."""
 
@@ -39,7 +40,7 @@ class Reproduce:
     """Run the claims of a paper and write what holds: OUT/PAPER.json, with a page and plots made from it."""
 
     paper: Positional[Annotated[str, arg(metavar="PAPER")]]
-    """One of: c3po, rlaif, datacentric."""
+    """One of: c3po, rlaif, datacentric, onpolicy."""
     tier: Literal["smoke", "main"] = "smoke"
     """smoke: minutes, shows that it runs, writes PAPER.smoke.json. main: hours, the numbers that count."""
     seeds: int = 0
