@@ -204,6 +204,21 @@ def test_the_setting_with_the_best_score_over_the_run_is_taken() -> None:
     assert tuned(method, "smoke", lambda knobs: pytest.fail("tried")) == method.settings[0]
 
 
+def test_the_settings_that_were_tried_are_shown_and_the_taken_one_once_all_are(run: Run) -> None:
+    methods = {"dpo": Method("DPO", {}, grid((1e-4, 1e-3))), "sft": Method("Pref-FT", {}, grid((1e-4, 1e-3)))}
+    better = {**made_up(3.0), "course": {**made_up(3.0)["course"], "judge": [0.0, 2.0]}}
+    found = {"dpo-0.0001": made_up(5.0), "dpo-0.001": better, "sft-0.001": {"failed": "x"}}
+    for name, result in found.items():
+        run.once(f"t/{name}.json", lambda result=result: result)
+    table = onpolicy_arms.settings_table("S", "t", methods, "main", run, "note")
+    assert table.rows == [
+        ["DPO", "0.0001", 1.0, 5.0, 1.0, ""],
+        ["DPO", "0.001", 2.0, 3.0, 1.0, "taken"],
+        ["Pref-FT", "0.001", None, None, None, "went to pieces"],
+    ]
+    assert onpolicy_arms.settings_table("S", "t", methods, "smoke", run, "note").rows == []
+
+
 def test_a_run_that_goes_to_pieces_is_kept_as_such_and_other_errors_are_raised(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,10 @@ parameters for Pythia-1.4B on AlpacaFarm. Departures and choices:
 2. Offline methods take each round from the pairs instead of sampling; on-policy DPO takes 2 samples of a prompt.
 3. Each method has the best of four settings (learning rates, and where it has one a second knob), by the reward
    model's score over the run on Min of a seed that no result is from; the other tasks take it over.
-4. RWR weighs by min(exp(score / tau), 10) as the paper's code does, with its tau of 1 or 10.
+   The grids were laid out after trial runs of that seed.
+4. RWR weighs by min(exp(score / tau), 10) as the paper's code does, with its tau of 1 or 10. DPO and IPO are of whole
+   sequences; the paper's code applies them to each token.
+5. A run stops where the answers of a round all score the same; its last policy stands for the rest.
 """
 
 from __future__ import annotations

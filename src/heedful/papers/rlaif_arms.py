@@ -167,7 +167,7 @@ def grades(name: str, run: Run) -> dict[str, float]:
     for arm in ("base", *ARMS):
         path = run.path(f"{name}/arms/{arm}/answers.jsonl")
         if path.exists():
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            rows = [json.loads(line) for line in path.read_bytes().splitlines()]
             found[arm] = float(
                 np.mean([world.grade(r["prompt"], c["text"]) for r in rows for c in r["completions"]])
             )
