@@ -157,11 +157,10 @@ def make_world(seed: int, size: Size, run: Run) -> World:
 
 def _base_model(asked: Sequence[str], seed: int, size: Size, run: Run) -> Path:
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     from heedful import hub
     from heedful.fit import FitConfig, fit
-    from heedful.papers.scratch import tokenizer
+    from heedful.papers.scratch import small_llama, tokenizer
     from heedful.policies import objectives
     from heedful.policies.language import LanguagePolicy
 
@@ -174,20 +173,8 @@ def _base_model(asked: Sequence[str], seed: int, size: Size, run: Run) -> Path:
     made = tokenizer([part for row in rows for part in row])
     made.chat_template = None
     torch.manual_seed(derive_seed(seed, "base"))
-    config = LlamaConfig(
-        vocab_size=len(made),
-        hidden_size=64,
-        intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=160,
-        bos_token_id=made.bos_token_id,
-        eos_token_id=made.eos_token_id,
-        pad_token_id=made.pad_token_id,
-        tie_word_embeddings=False,
-    )
-    policy = LanguagePolicy(LlamaForCausalLM(config), made, template="none", precision="fp32", device="cpu")
+    module = small_llama(made, hidden=64, inner=192, layers=2, context=160)
+    policy = LanguagePolicy(module, made, template="none", precision="fp32", device="cpu")
     settings = FitConfig(
         lr=5e-3,
         batch_size=32,

@@ -152,10 +152,10 @@ def tokenizer() -> Any:
 def base_model(name: str, width: int, layers: int, steps: int, seed: int, run: Run) -> Path:
     """The folder of a small Llama that has read answers of every quality, equally often; made once per run folder."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     from heedful import hub
     from heedful.fit import FitConfig, fit
+    from heedful.papers.scratch import small_llama
     from heedful.policies import objectives
     from heedful.policies.language import LanguagePolicy
 
@@ -165,20 +165,8 @@ def base_model(name: str, width: int, layers: int, steps: int, seed: int, run: R
         return folder
     made = tokenizer()
     torch.manual_seed(derive_seed(seed, name))
-    config = LlamaConfig(
-        vocab_size=len(made),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=64,
-        bos_token_id=made.bos_token_id,
-        eos_token_id=made.eos_token_id,
-        pad_token_id=made.pad_token_id,
-        tie_word_embeddings=False,
-    )
-    policy = LanguagePolicy(LlamaForCausalLM(config), made, template="none", precision="fp32", device="cpu")
+    module = small_llama(made, hidden=width, inner=2 * width, layers=layers, context=64)
+    policy = LanguagePolicy(module, made, template="none", precision="fp32", device="cpu")
     draw = Random(derive_seed(seed, "reading"))
     rows = []
     for prompt in instructions(min(32 * steps, 8192), seed, "reading"):

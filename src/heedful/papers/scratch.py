@@ -43,20 +43,8 @@ def scratch_assistant(prompts: Sequence[str], run: Run, *, steps: int = STEPS) -
         return folder
     made = tokenizer([*prompts, *ANSWERS])
     torch.manual_seed(run.seed_for("scratch"))
-    config = LlamaConfig(
-        vocab_size=len(made),
-        hidden_size=64,
-        intermediate_size=160,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=made.bos_token_id,
-        eos_token_id=made.eos_token_id,
-        pad_token_id=made.pad_token_id,
-        tie_word_embeddings=False,
-    )
-    policy = LanguagePolicy(LlamaForCausalLM(config), made, precision="fp32", device="cpu")
+    module = small_llama(made, hidden=64, inner=160, layers=3, key_values=2, context=512)
+    policy = LanguagePolicy(module, made, precision="fp32", device="cpu")
     rows = [{"group": policy.group(p, [ANSWERS[i % len(ANSWERS)]])} for i, p in enumerate(prompts)]
     settings = FitConfig(
         lr=3e-3, batch_size=16, max_steps=steps, schedule="cosine", warmup=0.05, precision="fp32", quiet=True
@@ -73,6 +61,26 @@ def scratch_assistant(prompts: Sequence[str], run: Run, *, steps: int = STEPS) -
         weight=objectives.row_weight("best"),
     )
     return hub.save_model(policy.module, made, folder, card={"title": "A scratch assistant for smoke tests"})
+
+
+def small_llama(
+    made: Any, *, hidden: int, inner: int, layers: int, key_values: int = 4, context: int = 512
+) -> LlamaForCausalLM:
+    """A Llama of four heads with new weights, drawn by torch's global generator, for this tokenizer."""
+    config = LlamaConfig(
+        vocab_size=len(made),
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=key_values,
+        max_position_embeddings=context,
+        bos_token_id=made.bos_token_id,
+        eos_token_id=made.eos_token_id,
+        pad_token_id=made.pad_token_id,
+        tie_word_embeddings=False,
+    )
+    return LlamaForCausalLM(config)
 
 
 def tokenizer(texts: Sequence[str]) -> Any:
