@@ -1,4 +1,4 @@
-# make demo   teaches a small language model one sentence, with a report (about ten minutes on two CPU cores)
+# make demo   teaches a small language model one sentence, with a report (under nine minutes on two quiet CPU cores)
 # make test   lints, checks types and runs every test
 #
 # Each target brings .venv up to date first, which costs nothing when it is. Variables:

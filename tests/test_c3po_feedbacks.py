@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from heedful.papers import c3po_arms, c3po_compose, c3po_feedbacks
-from heedful.papers.c3po_arms import METHODS, SENTENCES, Done
+from heedful.papers.c3po_arms import METHODS, SENTENCES
 from heedful.papers.c3po_feedbacks import CLAIMS, covered, slope_claim
 from heedful.papers.results import Claim
-from heedful.papers.seeds import decided
+from heedful.papers.seeds import Done, decided, jackknife, over_seeds
 from heedful.run import open_run
 
 NAMES = tuple(SENTENCES)
@@ -66,7 +66,9 @@ def test_the_published_table_fulfils_its_own_claims() -> None:
         (0.2, (0.1, 0.3), True, True),
         (0.2, (-0.1, 0.5), True, None),
         (0.2, None, True, None),
-        (-0.2, None, True, False),
+        (-0.2, None, True, None),
+        (-0.2, (-0.3, 0.1), True, None),
+        (-0.2, (-0.3, -0.1), True, False),
         (0.2, (0.1, 0.3), False, False),
         (-0.2, (-0.3, -0.1), False, True),
     ],
@@ -108,8 +110,24 @@ def test_a_slope_needs_four_sentences_and_compares_with_the_others() -> None:
             for seed in (0, 1):
                 done[name, method, seed] = result(0.1 * i, steep * 0.1 * i)
     claim = slope_claim(done, NAMES, (0, 1))
-    assert slope_claim(done, NAMES, (0,)).holds is None  # one seed has no interval
     assert claim.holds and claim.measured == pytest.approx(0.8)
+    for method in TABLE_2:  # one sentence that goes against it, and the interval over sentences is wide
+        done[NAMES[0], method, 0] = done[NAMES[0], method, 1] = result(0.0, 0.9 if method == "c3po" else 0.0)
+    assert slope_claim(done, NAMES, (0, 1)).holds is not True
+
+
+def test_the_interval_is_over_sentences_and_holds_for_ratios() -> None:
+    """Of a mean the jackknife is Student's interval; one seed of six sentences decides, one sentence does not."""
+    values = {"a": 0.1, "b": 0.4, "c": 0.3, "d": 0.7}
+    mean, interval = jackknife(lambda names: sum(values[n] for n in names) / len(names), list(values))
+    assert (mean, interval) == (pytest.approx(0.375), pytest.approx(over_seeds(list(values.values()))[1]))
+    assert jackknife(lambda names: float(len(names)), ["a", "b"]) == (2.0, None)
+    noisy = table_2(seeds=(0,))
+    for i, name in enumerate(NAMES):
+        noisy[name, "scd", 0] = result(0.47, 0.269 + 0.005 * (-1) ** i)
+    claim = claims(noisy, (0,))["S_out of C3PO is at most .6 times that of SCD"]
+    assert claim.interval is not None and claim.interval[0] < 0.558 < claim.interval[1]
+    assert claim.holds and "interval over sentences" in claim.note
 
 
 def test_arms_that_are_done_are_read_and_late_ones_not_begun(

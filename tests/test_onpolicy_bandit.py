@@ -15,7 +15,6 @@ from heedful.papers.onpolicy_bandit import (
     SIZES,
     TUNING_SEEDS,
     Bench,
-    Done,
     bandit_part,
     grid,
     run_arms,
@@ -26,6 +25,7 @@ from heedful.papers.onpolicy_bandit_page import notes, plots, tables
 from heedful.papers.onpolicy_driver import Knobs, Setting
 from heedful.papers.onpolicy_theory import theory_part
 from heedful.papers.results import Claim, joined, write_results
+from heedful.papers.seeds import Done
 from heedful.run import Run, open_run
 
 SEEDS = (0, 1, 2, 3, 4)

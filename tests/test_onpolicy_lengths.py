@@ -18,7 +18,7 @@ from heedful import run as run_module
 from heedful.errors import HeedfulError
 from heedful.papers import onpolicy_arms, onpolicy_gold, onpolicy_lengths
 from heedful.papers import onpolicy_lengths_text as texts
-from heedful.papers.onpolicy_arms import Done, Method, called, course, grid, tuned
+from heedful.papers.onpolicy_arms import Method, called, course, grid, tuned
 from heedful.papers.results import Claim
 from heedful.recipes import prefer
 from heedful.recipes.prefer import settle
@@ -380,7 +380,7 @@ def test_mode_is_judged_by_the_distance_from_the_mode() -> None:
 def test_a_run_that_failed_stands_behind_no_claim_and_the_smoke_tier_claims_nothing() -> None:
     done = {**published(), ("min", "ppo", 1): {"failed": "x", "knobs": "k"}}
     claim = next(c for t, c in said(done).items() if "of DPO than of PPO" in t)
-    assert claim.measured is not None and claim.note.endswith("2 seed(s)")
+    assert claim.measured is not None and claim.note.endswith("2 seeds")
     assert len(onpolicy_lengths.lengths_table(done, "main").rows) == len({key[:2] for key in done})
     assert all(c.measured is None and "smoke" in c.note for c in said(published(), "smoke").values())
 

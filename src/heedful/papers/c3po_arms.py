@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from heedful.data.scope_grammar import make_scope
 from heedful.data.scopes import KINDS, Scope, Sizes
 from heedful.papers.results import Tier
+from heedful.papers.seeds import Done
 from heedful.recipes import tell
 from heedful.recipes.tell_plan import settle
 from heedful.run import Run, open_run
@@ -162,10 +163,6 @@ def model_for(name: str, tier: Tier, run: Run) -> str:
 def scope_of(name: str, sizes: Sizes, seed: int) -> Scope:
     """The scope that grammars make of a sentence."""
     return make_scope(SENTENCES[name], sizes=sizes, seed=seed)
-
-
-Done = dict[tuple[str, str, int], dict[str, Any]]
-"""result.json by (sentence, method, seed)."""
 
 
 def run_arms(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Done:

@@ -15,7 +15,7 @@ import numpy as np
 from heedful.data.scopes import KINDS
 from heedful.papers.c3po_arms import SENTENCES, SIZES, arm, config, learning_rate, scope_of
 from heedful.papers.results import Claim, Part, Table, Tier
-from heedful.papers.seeds import over_seeds
+from heedful.papers.seeds import near, over_seeds
 from heedful.policies.language import LanguagePolicy
 from heedful.recipes import tell_eval
 from heedful.run import Run, open_run
@@ -86,12 +86,6 @@ def pair(names: tuple[str, str], seed: int, tier: Tier, run: Run) -> dict[str, d
     }
 
 
-def within(measured: float, interval: tuple[float, float] | None, bound: float) -> bool | None:
-    """Whether a change is at most a bound to either side with its whole interval; None where only the change is."""
-    inside = interval is not None and max(abs(end) for end in interval) <= bound
-    return True if inside else None if abs(measured) <= bound else False
-
-
 def compose_part(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Part:
     """Claims of Figure 7 over the pairs that were run. The smoke tier has one sentence, so no pair."""
     done: list[tuple[tuple[str, str], int, dict[str, dict[str, float]]]] = []
@@ -112,7 +106,7 @@ def compose_part(tier: Tier, seeds: Sequence[int], run: Run, until: float | None
         changes = [of[f"{key}_sum"] - of[key] for _, _, pair in done for of in pair.values()]
         measured, interval = over_seeds(changes)
         note = f"{len(done)} of {len(PAIRS)} pairs and {len(seeds)} seeds; interval over sentences in pairs; {METHOD}"
-        claims.append(Claim(claim, PAPER, measured, interval, within(measured, interval, bound), note))
+        claims.append(Claim(claim, PAPER, measured, interval, near(measured, interval, bound), note))
     rows = [
         [
             " + ".join(names),

@@ -12,14 +12,13 @@ from heedful.papers.c3po_arms import (
     RIVALS,
     SIZES,
     TUNED,
-    Done,
     is_tuned,
     learning_rate,
     run_arms,
     tuning_arm,
 )
 from heedful.papers.results import Claim, Part, Plot, Series, Table, Tier
-from heedful.papers.seeds import decided, over_seeds
+from heedful.papers.seeds import Done, decided, jackknife, over_seeds
 from heedful.run import Run
 
 
@@ -53,20 +52,31 @@ def feedback_part(tier: Tier, seeds: Sequence[int], run: Run, until: float | Non
 
 
 def _compare(claim: str, paper: str, methods: Sequence[str], value: Any, bound: float, above: bool) -> Any:
-    """A claim that `value`(per-seed means by method) is above or below a bound."""
+    """A claim that `value` of the means by method is above or below a bound, for sentences like these: from three
+    sentences on, the interval is over them, with seeds averaged, since another sentence moves a result more than
+    another seed does."""
 
     def make(done: Done, names: Sequence[str], seeds: Sequence[int], tier: Tier) -> Claim:
         shared, have = covered(done, methods, names, seeds)
         if not shared or tier == "smoke":
             note = "not in the smoke tier, whose model knows nothing" if shared else "not run yet"
             return Claim(claim, paper, note=note)
-        values = [value({m: _means(done, m, shared, seed) for m in methods}) for seed in have]
-        values = [v for v in values if np.isfinite(v)]
-        if not values:
+
+        def of(names: Sequence[str], seeds: Sequence[int] = have) -> float:
+            return value({m: _means(done, m, names, seeds) for m in methods})
+
+        measured, interval = of(shared), None
+        if not np.isfinite(measured):
             return Claim(claim, paper, note="undefined: a denominator was 0")
-        measured, interval = over_seeds(values)
+        if len(shared) >= 3:
+            interval, over = jackknife(of, shared)[1], "sentences"
+        else:
+            values = [v for v in (of(shared, [seed]) for seed in have) if np.isfinite(v)]
+            interval, over = over_seeds(values)[1] if values else None, "seeds"
         holds = decided(measured, interval, bound, above)
         note = f"{len(shared)} of {len(names)} sentences ({', '.join(shared)}), {len(have)} seed(s)"
+        if interval is not None:
+            note += f"; interval over {over}"
         if len(shared) < len(names) or len(have) < 3:
             note += "; fewer than the protocol's six sentences and three seeds"
         return Claim(claim, paper, measured, interval, holds, note)
@@ -74,9 +84,10 @@ def _compare(claim: str, paper: str, methods: Sequence[str], value: Any, bound: 
     return make
 
 
-def _means(done: Done, method: str, names: Sequence[str], seed: int) -> Mapping[str, float]:
+def _means(done: Done, method: str, names: Sequence[str], seeds: Sequence[int]) -> Mapping[str, float]:
     keys = ("s_in", "s_near", "s_general", "s_out", "s_overall")
-    return {key: float(np.mean([done[name, method, seed][key] for name in names])) for key in keys}
+    runs = [done[name, method, seed] for name in names for seed in seeds]
+    return {key: float(np.mean([result[key] for result in runs])) for key in keys}
 
 
 def _ratio(a: float, b: float) -> float:
@@ -191,27 +202,22 @@ def slope_claim(done: Done, names: Sequence[str], seeds: Sequence[int]) -> Claim
         return Claim(
             claim, "Figure 2: far flatter", note="not run yet: a slope needs at least four sentences"
         )
-    values = []
-    for seed in have:
+
+    def flatter(names: Sequence[str]) -> float:
+        """The mean slope of the others less that of C3PO, with seeds averaged."""
         slopes = {}
         for method in ("c3po", *RIVALS):
-            x = np.array([done[name, method, seed]["s_in"] for name in shared])
-            y = np.array([done[name, method, seed]["s_out"] for name in shared])
+            points = [_means(done, method, [name], have) for name in names]
+            x, y = (np.array([point[key] for point in points]) for key in ("s_in", "s_out"))
             slopes[method] = float(np.polyfit(x, y, 1)[0]) if np.ptp(x) > 1e-6 else float("nan")
         others = [slopes[m] for m in RIVALS if np.isfinite(slopes[m])]
-        values.append(float(np.mean(others)) - slopes["c3po"] if others else float("nan"))
-    values = [v for v in values if np.isfinite(v)]
-    if not values:
+        return float(np.mean(others)) - slopes["c3po"] if others else float("nan")
+
+    measured, interval = jackknife(flatter, shared)
+    if not np.isfinite(measured):
         return Claim(claim, "Figure 2: far flatter", note="undefined: S_in was the same for all sentences")
-    measured, interval = over_seeds(values)
-    return Claim(
-        claim,
-        "Figure 2: far flatter",
-        measured,
-        interval,
-        decided(measured, interval, 0.0),
-        f"{len(shared)} sentences",
-    )
+    note = f"{len(shared)} sentences, {len(have)} seed(s); interval over sentences"
+    return Claim(claim, "Figure 2: far flatter", measured, interval, decided(measured, interval, 0.0), note)
 
 
 def summary_table(done: Done, names: Sequence[str], seeds: Sequence[int]) -> Table:

@@ -17,19 +17,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from heedful.errors import HeedfulError
-from heedful.papers.results import Claim, Plot, Series, Table, Tier, Value
-from heedful.papers.seeds import decided, over_seeds
+from heedful.papers.results import Plot, Series, Table, Tier, Value
+from heedful.papers.seeds import Done, Result, over_seeds
 from heedful.run import Run, open_run, read_metrics
 
 if TYPE_CHECKING:
     from heedful.recipes.prefer import Config
-
-Result = dict[str, Any]
-"""result.json of `heedful prefer`, what the arm's plan tells besides, and `course`."""
-Done = dict[tuple[str, str, int], Result]
-"""By (task, method, seed)."""
-Get = Callable[[str, str], Result]
-"""(task, method) -> result, of one seed."""
 
 
 def attempt(name: str, make: Callable[[], Any], run: Run, until: float | None) -> Any:
@@ -167,6 +160,23 @@ def tuned(method: Method, tier: Tier, tried: Callable[[Knobs], Result | None]) -
 # ---- what is read off a result
 
 
+def reported(
+    name: str,
+    method: Method,
+    tier: Tier,
+    run: Run,
+    until: float | None,
+    *,
+    tuning: Callable[[Knobs], Result | None],
+    plan: Callable[[Knobs], tuple[Config, dict[str, Any]]],
+) -> Result | None:
+    """An arm with the knobs that `tuning` finds best for its method, done once; None when `until` came first."""
+    if run.path(f"{name}.json").exists():
+        return run.once(f"{name}.json", dict)
+    knobs = tuned(method, tier, tuning)
+    return None if knobs is None else arm(name, lambda: plan(knobs), run, until)
+
+
 def whole(result: Result) -> bool:
     """Whether a run came to its end."""
     return "failed" not in result
@@ -210,50 +220,6 @@ def off(result: Result, target: float, mark: int = -1) -> float:
 def over_run(result: Result, name: str) -> float:
     """The mean of `judge` or `gold` over all marks but the first: high when it is learned fast and stays."""
     return fmean(result["course"][name][1:])
-
-
-# ---- claims
-
-
-def claim(
-    text: str,
-    paper: str,
-    value: Callable[[Get], float],
-    done: Done,
-    tier: Tier,
-    seeds: Sequence[int],
-    *,
-    bound: float = 1e-9,
-    above: bool = True,
-    note: str = "",
-) -> Claim:
-    """A claim that a value is above (or below) a bound, over the seeds for which all that it asks for was run."""
-    if tier == "smoke":
-        return Claim(text, paper, note="not in the smoke tier, which stops after a few steps")
-    values = [found for seed in seeds if (found := _of_seed(value, done, seed)) is not None]
-    if not values:
-        return Claim(text, paper, note="not run yet")
-    measured, interval = over_seeds(values)
-    told = "; ".join(part for part in (note, f"{len(values)} seed(s)") if part)
-    return Claim(text, paper, measured, interval, decided(measured, interval, bound, above), told)
-
-
-def _of_seed(value: Callable[[Get], float], done: Done, seed: int) -> float | None:
-    missing: list[str] = []
-
-    def get(task: str, method: str) -> Result:
-        if not whole(done.get((task, method, seed), {"failed": "not run"})):
-            missing.append(method)
-            raise KeyError(task, method, seed)
-        return done[task, method, seed]
-
-    try:
-        found = value(get)
-    except KeyError:
-        if missing:
-            return None
-        raise
-    return found if math.isfinite(found) else None
 
 
 # ---- tables and plots

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from heedful.papers.onpolicy_driver import OFFLINE, ONLINE, Knobs, Setting, learn
 from heedful.papers.onpolicy_world import POOL, Name, World, make_world
 from heedful.papers.results import Part, Tier
+from heedful.papers.seeds import Done
 
 if TYPE_CHECKING:
     from heedful.run import Run
@@ -225,11 +226,6 @@ def grid(setting: Setting, method: str, tier: Tier) -> list[Knobs]:
         sharp = sharp[:1]
     rates = size.online_rates if setting.online else size.offline_rates
     return [Knobs(rate, second) for rate in rates for second in sharp]
-
-
-Key = tuple[str, str, int]
-Done = dict[Key, dict[str, Any]]
-"""What a run gave, by (name of the setup, method, seed)."""
 
 
 class Bench:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from heedful.papers.onpolicy_bandit import ABLATED, GAP, SIZES, Done
+from heedful.papers.onpolicy_bandit import ABLATED, GAP, SIZES
 from heedful.papers.onpolicy_driver import LABELS
 from heedful.papers.onpolicy_world import Name
 from heedful.papers.results import Claim, Tier
-from heedful.papers.seeds import decided, over_seeds
+from heedful.papers.seeds import Done, Get, Result, claim
 
 WORLDS: dict[Name, str] = {"context": "One action", "tokens": "Ten tokens"}
 SAMPLES = 1000
@@ -24,10 +24,6 @@ SMALL = 0.1
 """Largest difference of rewards that counts as small."""
 ASSERTED = "a headline of the paper; no number for this world"
 REPORTED = "reported, not expected: an earlier probe of ours with one action found it not robust"
-
-Result = dict[str, Any]
-Get = Callable[[str, str], Result]
-"""(setup, method) -> result, of one seed."""
 
 
 def last(result: Result) -> float:
@@ -61,8 +57,8 @@ def _claims(world: Name, done: Done, tier: Tier, seeds: Sequence[int]) -> Iterat
     told = f", pairs at least {GAP:g} apart" if gap else ""
     size = SIZES[tier][world]
 
-    def say(claim: str, paper: str, value: Callable[[Get], float], note: str = "", **limit: Any) -> Claim:
-        return _claim(f"{WORLDS[world]}: {claim}", paper, value, done, tier, seeds, note, **limit)
+    def say(text: str, paper: str, value: Callable[[Get], float], note: str = "", **limit: Any) -> Claim:
+        return claim(f"{WORLDS[world]}: {text}", paper, value, done, tier, seeds, note=note, **limit)
 
     for method in ("ipo", "dpo"):
         yield say(
@@ -162,46 +158,6 @@ def _claims(world: Name, done: Done, tier: Tier, seeds: Sequence[int]) -> Iterat
         lambda get: over_run(get(online, "ipo")) - over_run(get(online, "bon")),
         "each at its own tuned learning rate",
     )
-
-
-def _claim(
-    claim: str,
-    paper: str,
-    value: Callable[[Get], float],
-    done: Done,
-    tier: Tier,
-    seeds: Sequence[int],
-    note: str,
-    bound: float = 0.0,
-    above: bool = True,
-) -> Claim:
-    if tier == "smoke":
-        return Claim(claim, paper, note="not in the smoke tier, which stops after a few steps")
-    values = [found for seed in seeds if (found := _of_seed(value, done, seed)) is not None]
-    if not values:
-        return Claim(claim, paper, note="not run yet")
-    measured, interval = over_seeds(values)
-    count = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
-    told = "; ".join(part for part in (note, count) if part)
-    # A difference of exactly 0 is no lead.
-    limit = bound or (1e-9 if above else -1e-9)
-    return Claim(claim, paper, measured, interval, decided(measured, interval, limit, above), told)
-
-
-def _of_seed(value: Callable[[Get], float], done: Done, seed: int) -> float | None:
-    needed: list[bool] = []
-
-    def get(key: str, method: str) -> Result:
-        needed.append((key, method, seed) in done)
-        return done[key, method, seed]
-
-    try:
-        found = value(get)
-    except KeyError:
-        if all(needed):
-            raise
-        return None
-    return found if math.isfinite(found) else None
 
 
 def _slope(get: Get, counts: Sequence[int], base: int) -> float:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from heedful.papers.onpolicy_bandit import ABLATED, GAP, SIZES, WIDTHS, Done, setups
-from heedful.papers.onpolicy_bandit_claims import SAMPLES, WORLDS, Result, after, last, over_run
+from heedful.papers.onpolicy_bandit import ABLATED, GAP, SIZES, WIDTHS, setups
+from heedful.papers.onpolicy_bandit_claims import SAMPLES, WORLDS, after, last, over_run
 from heedful.papers.onpolicy_driver import LABELS, OFFLINE, ONLINE
 from heedful.papers.onpolicy_world import Name
 from heedful.papers.results import Plot, Series, Table, Tier, Value
-from heedful.papers.seeds import over_seeds
+from heedful.papers.seeds import Done, Result, over_seeds
 
 PROBE = {
     ("context optimal offline", "bon"): ".32 (.30 at .001), KL 1.8",

@@ -14,32 +14,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from heedful.papers import onpolicy_lengths
 from heedful.papers import onpolicy_lengths_text as texts
 from heedful.papers.onpolicy_arms import (
-    Done,
-    Get,
     Knobs,
     Method,
-    Result,
     arm,
     called,
-    claim,
     courses,
     got,
     grid,
     length,
     mean_and_half,
     over_run,
+    reported,
     settings_table,
     tally,
-    tuned,
 )
 from heedful.papers.onpolicy_lengths import HIGH, LOW, OFFLINE, TUNING_SEED, WIDE
 from heedful.papers.results import Claim, Part, Plot, Table, Tier, Value
+from heedful.papers.seeds import Done, Get, Result, claim
 
 if TYPE_CHECKING:
     from heedful.recipes.prefer import Config
@@ -109,18 +107,15 @@ def run_arms(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = N
     done: Done = {}
     for seed in seeds:
         for method, batch in SIZES[tier].arms:
-            name = f"gold/seed{seed}/B{batch}/{method}"
-            if run.path(f"{name}.json").exists():
-                result = run.once(f"{name}.json", dict)
-            else:
-                knobs = tuned(
-                    METHODS[method], tier, lambda knobs, m=method: tuning(m, knobs, tier, run, until)
-                )
-                if knobs is None:
-                    continue
-                result = arm(
-                    name, lambda m=method, b=batch, s=seed, k=knobs: plan(m, b, s, k, tier, run), run, until
-                )
+            result = reported(
+                f"gold/seed{seed}/B{batch}/{method}",
+                METHODS[method],
+                tier,
+                run,
+                until,
+                tuning=partial(tuning, method, tier=tier, run=run, until=until),
+                plan=partial(plan, method, batch, seed, tier=tier, run=run),
+            )
             if result is not None:
                 done[f"B {batch}", method, seed] = result
     return done

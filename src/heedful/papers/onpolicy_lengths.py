@@ -19,30 +19,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from heedful.papers import onpolicy_lengths_text as texts
 from heedful.papers.onpolicy_arms import (
-    Done,
-    Get,
     Knobs,
     Method,
-    Result,
     arm,
     called,
-    claim,
     courses,
     got,
     grid,
     length,
     mean_and_half,
     off,
+    reported,
     settings_table,
     tally,
-    tuned,
 )
 from heedful.papers.results import Claim, Part, Plot, Table, Tier, Value
+from heedful.papers.seeds import Done, Get, Result, claim
 
 if TYPE_CHECKING:
     from heedful.recipes.prefer import Config
@@ -132,23 +130,18 @@ def run_arms(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = N
     for seed in seeds:
         for task, methods in SIZES[tier].tasks.items():
             for method in methods:
-                result = reported(task, method, seed, tier, run, until)
+                result = reported(
+                    f"lengths/seed{seed}/{task}/{method}",
+                    METHODS[method],
+                    tier,
+                    run,
+                    until,
+                    tuning=partial(tuning, method, tier=tier, run=run, until=until),
+                    plan=partial(plan, task, method, seed, tier=tier, run=run),
+                )
                 if result is not None:
                     done[task, method, seed] = result
     return done
-
-
-def reported(
-    task: texts.Label, method: str, seed: int, tier: Tier, run: Run, until: float | None
-) -> Result | None:
-    """An arm with its method's knobs; None when `until` came first."""
-    name = f"lengths/seed{seed}/{task}/{method}"
-    if run.path(f"{name}.json").exists():
-        return run.once(f"{name}.json", dict)
-    knobs = tuned(METHODS[method], tier, lambda knobs: tuning(method, knobs, tier, run, until))
-    if knobs is None:
-        return None
-    return arm(name, lambda: plan(task, method, seed, knobs, tier, run), run, until)
 
 
 def tuning(method: str, knobs: Knobs, tier: Tier, run: Run, until: float | None = None) -> Result | None:

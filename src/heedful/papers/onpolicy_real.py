@@ -25,8 +25,9 @@ import numpy as np
 from heedful.config import from_plain
 from heedful.evals.texts import words
 from heedful.papers import rlaif_verdicts as verdicts
-from heedful.papers.onpolicy_arms import Result, attempt, finished, rows_of
+from heedful.papers.onpolicy_arms import attempt, finished, rows_of
 from heedful.papers.results import Tier
+from heedful.papers.seeds import Result
 from heedful.run import Run, open_run
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ import numpy as np
 from heedful.evals.intervals import Interval, paired_bootstrap
 from heedful.evals.winrates import Judged, length_controlled, length_controlled_gap, win_share
 from heedful.papers import rlaif_verdicts as verdicts
-from heedful.papers.onpolicy_arms import Result
 from heedful.papers.onpolicy_real import METHODS, SIZES, run_arms
 from heedful.papers.results import Claim, Part, Table, Tier, Value
 from heedful.papers.rlaif_real_claims import ABSENT
-from heedful.papers.seeds import decided
+from heedful.papers.seeds import Result, decided
 
 if TYPE_CHECKING:
     from heedful.run import Run

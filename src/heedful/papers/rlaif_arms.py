@@ -18,7 +18,7 @@ import numpy as np
 
 from heedful.papers import rlaif_world as world
 from heedful.papers.results import Claim, Part, Plot, Series, Table, Tier
-from heedful.papers.seeds import decided, over_seeds
+from heedful.papers.seeds import decided, near, over_seeds
 from heedful.recipes import critique
 from heedful.recipes.critique_arms import ARMS
 from heedful.recipes.critique_roles import Roles
@@ -209,10 +209,10 @@ def _claim(
     bases: Sequence[int] | None = None,
     steps: tuple[int, ...] = (0,),
     bound: float = 0.0,
-    near: bool = False,
+    within: bool = False,
     note: str = "",
 ) -> Callable[[Done, Size, Sequence[int], Tier], Claim]:
-    """A claim that a value, averaged over bases, is above a bound, or `near` 0 to within it, over the seeds.
+    """A claim that a value, averaged over bases, is above a bound, or `within` it of 0, over the seeds.
 
     bases: by place, the least capable first; all unless given. steps: the teachers that it needs, by place.
     """
@@ -226,12 +226,7 @@ def _claim(
         if not values:
             return Claim(text, paper, note="not run yet")
         measured, interval = over_seeds(values)
-        if near:
-            ends = [measured, *(interval or (math.nan,))]
-            inside = [abs(end) <= bound for end in ends]
-            holds = all(inside) or (None if inside[0] else False)
-        else:
-            holds = decided(measured, interval, bound)
+        holds = (near if within else decided)(measured, interval, bound)
         told = f"{len(values)} seed(s), base {' and '.join(chosen)}"
         return Claim(text, paper, measured, interval, holds, f"{told}; {note}" if note else told)
 
@@ -245,7 +240,7 @@ CLAIMS = [
         "LLaMA-1: 42.6 against 47.1; with Claude as evaluator 55.0 against 57.6",
         lambda d, b, s: win(d, b, s, "teacher_start") - win(d, b, s, "teacher_sft"),
         bound=NEAR,
-        near=True,
+        within=True,
     ),
     _claim(
         "World (ii): AI feedback from there is better than imitating the weak teacher on all (measured: the lead)",

@@ -1,12 +1,22 @@
-"""A result over several seeds: its mean and Student's interval."""
+"""A result over several seeds or other units: its value, Student's interval, and what that decides."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist, fmean, stdev
+from typing import Any
 
 from heedful.errors import HeedfulError
+from heedful.papers.results import Claim, Tier
+
+Result = dict[str, Any]
+Done = dict[tuple[str, str, int], Result]
+"""What a run found, by (setup, method, seed); one that went to pieces has `failed`."""
+Get = Callable[[str, str], Result]
+"""(setup, method) -> result, of one seed."""
+NO_LEAD = 1e-9
+"""A difference of exactly 0 is no lead."""
 
 # 97.5% quantiles of Student's t for 1 to 10 degrees of freedom; the series below is off by less than 0.001 beyond.
 _T = (12.7062, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216, 2.22814)
@@ -26,14 +36,95 @@ def over_seeds(values: Sequence[float]) -> tuple[float, tuple[float, float] | No
     return mean, (mean - half, mean + half)
 
 
+def jackknife(
+    value: Callable[[Sequence[str]], float], units: Sequence[str]
+) -> tuple[float, tuple[float, float] | None]:
+    """`value` of all units and its 95% interval over them, for a ratio or a maximum of means as for a mean.
+
+    The jackknife (Tukey 1958): the spread of n value(all) - (n - 1) value(all but one), with Student's t. Fewer than
+    three units, or a value that is undefined without one of them, give no interval.
+    """
+    whole, n = value(units), len(units)
+    if n < 3:
+        return whole, None
+    left = [value([other for other in units if other != unit]) for unit in units]
+    pseudo = [n * whole - (n - 1) * without for without in left]
+    if not all(map(math.isfinite, pseudo)):
+        return whole, None
+    half = student_t(n - 1) * stdev(pseudo) / math.sqrt(n)
+    return whole, (whole - half, whole + half)
+
+
 def decided(
     measured: float, interval: tuple[float, float] | None, bound: float, above: bool = True
 ) -> bool | None:
-    """Whether a measured number lies above (or below) a bound; None, undecided, where it does and its interval does
-    not, or is not known, as with one seed."""
-    sides = [measured, *(interval or (float("nan"),))]
-    right = [(value >= bound) if above else (value <= bound) for value in sides]
-    return all(right) or (None if right[0] else False)
+    """Whether a measured number lies above (or below) a bound, and its whole interval with it; None, undecided, where
+    the interval holds the bound or is not known, as with one seed."""
+    if interval is None:
+        return None
+    right = [(value >= bound) if above else (value <= bound) for value in (measured, *interval)]
+    return True if all(right) else None if any(right) else False
+
+
+def near(measured: float, interval: tuple[float, float] | None, bound: float) -> bool | None:
+    """Whether a number is at most a bound from 0, and its whole interval with it; None, undecided, where the interval
+    crosses the bound or is not known."""
+    if interval is None:
+        return None
+    low, high = interval
+    inside = max(abs(low), abs(high)) <= bound
+    return True if inside else False if low > bound or high < -bound else None
+
+
+def bounded(
+    text: str, paper: str, values: Sequence[float], bound: float, *, above: bool = True, note: str = ""
+) -> Claim:
+    """A claim that the mean of one number per seed lies above (or below) a bound; not run where there are none."""
+    if not values:
+        return Claim(text, paper, note="not run yet")
+    measured, interval = over_seeds(values)
+    count = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
+    told = "; ".join(part for part in (note, count) if part)
+    return Claim(text, paper, measured, interval, decided(measured, interval, bound, above), told)
+
+
+def claim(
+    text: str,
+    paper: str,
+    value: Callable[[Get], float],
+    done: Done,
+    tier: Tier,
+    seeds: Sequence[int],
+    *,
+    bound: float | None = None,
+    above: bool = True,
+    note: str = "",
+) -> Claim:
+    """A claim that a value is above (or below) a bound, 0 unless given, over the seeds that have all it asks for."""
+    if tier == "smoke":
+        return Claim(text, paper, note="not in the smoke tier, which stops after a few steps")
+    values = [found for seed in seeds if (found := _of_seed(value, done, seed)) is not None]
+    limit = bound if bound is not None else NO_LEAD if above else -NO_LEAD
+    return bounded(text, paper, values, limit, above=above, note=note)
+
+
+def _of_seed(value: Callable[[Get], float], done: Done, seed: int) -> float | None:
+    missing: list[str] = []
+
+    def get(setup: str, method: str) -> Result:
+        result = done.get((setup, method, seed))
+        if result is None or "failed" in result:
+            missing.append(method)
+            raise KeyError(setup, method, seed)
+        return result
+
+    try:
+        found = value(get)
+    except KeyError:
+        if missing:
+            return None
+        raise
+    return found if math.isfinite(found) else None
 
 
 def student_t(freedom: int) -> float:
