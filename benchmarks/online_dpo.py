@@ -5,7 +5,9 @@ autocast, the same prompts of about 80 tokens, 8 a step, two samples of 48 token
 the same reward function, beta 0.1, AdamW, the same learning rate, and fresh samples at every step. Which tokens are
 drawn differs, so losses are not compared. The clock starts when the model is in memory; it covers the making of the
 adapter, tokenisation, sampling, scoring, the reference pass and the steps. TRL's trainer is at its defaults but for
-what is named here; ours is the driver of `heedful prefer` with all that it writes to disk.
+what is named here and for gradient checkpointing, which is off: on, as by default, it samples without a cache of keys
+and values, which takes many times as long (the line `online_dpo_default`). Ours is the driver of `heedful prefer` with
+all that it writes to disk.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def ours(source: str, count: int, threads: int) -> Result:
     return result(seconds, cpu, before, losses, adapter)
 
 
-def trl(source: str, count: int, threads: int) -> Result:
+def trl(source: str, count: int, threads: int, checkpointing: bool) -> Result:
     """TRL's run."""
     import torch
     from datasets import Dataset
@@ -114,6 +116,7 @@ def trl(source: str, count: int, threads: int) -> Result:
             report_to=[],
             disable_tqdm=True,
             bf16=True,
+            gradient_checkpointing=checkpointing,
             use_cpu=True,
             seed=SEED,
         )
@@ -136,23 +139,30 @@ def trl(source: str, count: int, threads: int) -> Result:
 
 def run_child(arm: str, **options: Any) -> Result:
     """One run of one arm."""
-    return ours(**options) if arm == "ours" else trl(**options)
+    return ours(**options) if arm == "ours" else trl(**options, checkpointing=arm == "trl_default")
 
 
 def run(pairs: int, keep: Path | None, count: int, extra: int) -> list[str]:
-    """The line of this benchmark."""
+    """The lines of this benchmark; one run of the peer at its defaults is enough to tell 24 from 2."""
     work = {"source": "smollm2", "count": count, "threads": 1}
     done = alternate(MODULE, {arm: {"arm": arm, **work} for arm in ("ours", "trl")}, pairs, keep)
-    mine, peer = done["ours"], done["trl"]
-    if abs(peer[0]["adapter"] - mine[0]["adapter"]) > 1e-6 * mine[0]["adapter"]:
-        raise SystemExit("online_dpo: the adapters began with different weights")
-    note = (
-        f"{count} prompts, {count // BATCH} steps of {BATCH} prompts with 2 samples of {TOKENS} tokens, bf16 autocast, "
-        f"1 thread; medians of {len(mine)} pairs of runs; wall {median(mine, 'seconds'):.0f} s against "
-        f"{median(peer, 'seconds'):.0f} s; peak memory {median(mine, 'peak_mib'):.0f} against "
-        f"{median(peer, 'peak_mib'):.0f} MiB"
-    )
-    return [line("online_dpo", median(mine, "cpu_s"), median(peer, "cpu_s"), "CPU seconds", note)]
+    done |= alternate(MODULE, {"trl_default": {"arm": "trl_default", **work}}, min(extra, 1), keep)
+    lines, mine = [], done["ours"]
+    for name, arm in (("online_dpo", "trl"), ("online_dpo_default", "trl_default")):
+        peer = done[arm]
+        if not peer:
+            continue
+        if abs(peer[0]["adapter"] - mine[0]["adapter"]) > 1e-6 * mine[0]["adapter"]:
+            raise SystemExit("online_dpo: the adapters began with different weights")
+        note = (
+            f"{count} prompts, {count // BATCH} steps of {BATCH} prompts with 2 samples of {TOKENS} tokens, bf16 "
+            f"autocast, 1 thread; medians of {len(mine)} of our runs and {len(peer)} of TRL's, its gradient "
+            f"checkpointing {'on as by default' if arm == 'trl_default' else 'off'}; wall "
+            f"{median(mine, 'seconds'):.0f} s against {median(peer, 'seconds'):.0f} s; peak memory "
+            f"{median(mine, 'peak_mib'):.0f} against {median(peer, 'peak_mib'):.0f} MiB"
+        )
+        lines.append(line(name, median(mine, "cpu_s"), median(peer, "cpu_s"), "CPU seconds", note))
+    return lines
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from heedful.papers.c3po_arms import ROUNDS, run_arms
 from heedful.papers.c3po_bandit import bandit_claims
-from heedful.papers.c3po_compose import compose_part
+from heedful.papers.c3po_compose import compose_part, run_pairs
 from heedful.papers.c3po_feedbacks import feedback_part
 from heedful.papers.results import Part, Results, Tier, joined
 
@@ -22,6 +23,11 @@ SEEDS = {"smoke": 1, "main": 3}
 
 def run(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Results:
     """All parts of the reproduction; see `heedful.papers.reproduce` for what is filled in afterwards."""
+    for seed in seeds:
+        # What most claims ask for first: a run that is stopped has then said most.
+        for methods in ROUNDS:
+            run_arms(tier, [seed], run, until, [methods])
+            run_pairs(tier, [seed], run, until)
     parts = [
         bandit(seeds, run),
         feedback_part(tier, seeds, run, until),

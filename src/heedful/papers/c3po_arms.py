@@ -165,10 +165,16 @@ def scope_of(name: str, sizes: Sizes, seed: int) -> Scope:
     return make_scope(SENTENCES[name], sizes=sizes, seed=seed)
 
 
-def run_arms(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Done:
+def run_arms(
+    tier: Tier,
+    seeds: Sequence[int],
+    run: Run,
+    until: float | None = None,
+    rounds: Sequence[Sequence[str]] = ROUNDS,
+) -> Done:
     """All arms, or those that can be started before `until` (of time.monotonic) and those done earlier."""
     done: Done = {}
-    order = itertools.product(seeds, ROUNDS, SIZES[tier].sentences)
+    order = itertools.product(seeds, rounds, SIZES[tier].sentences)
     for seed, name, method in ((seed, name, m) for seed, methods, name in order for m in methods):
         late = until is not None and time.monotonic() > until
         made = run.path(f"feedback/{name}/seed{seed}/{method}.json").exists()

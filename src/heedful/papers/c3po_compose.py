@@ -86,9 +86,14 @@ def pair(names: tuple[str, str], seed: int, tier: Tier, run: Run) -> dict[str, d
     }
 
 
-def compose_part(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Part:
-    """Claims of Figure 7 over the pairs that were run. The smoke tier has one sentence, so no pair."""
-    done: list[tuple[tuple[str, str], int, dict[str, dict[str, float]]]] = []
+Pairs = list[tuple[tuple[str, str], int, dict[str, dict[str, float]]]]
+"""(sentences, seed, `pair` of them)."""
+
+
+def run_pairs(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Pairs:
+    """The pairs whose adapters are there, or those that can be begun before `until` and those done earlier. The smoke
+    tier has one sentence, so none."""
+    done: Pairs = []
     for seed in seeds if tier == "main" else ():
         for names in PAIRS:
             ready = all(run.path(f"feedback/{n}/seed{seed}/{METHOD}.json").exists() for n in names)
@@ -96,6 +101,12 @@ def compose_part(tier: Tier, seeds: Sequence[int], run: Run, until: float | None
             late = until is not None and time.monotonic() > until
             if kept or (ready and not late):
                 done.append((names, seed, pair(names, seed, tier, run)))
+    return done
+
+
+def compose_part(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Part:
+    """Claims of Figure 7 over the pairs that were run."""
+    done = run_pairs(tier, seeds, run, until)
     claims = []
     for key, claim, bound in CLAIMS:
         if not done:
