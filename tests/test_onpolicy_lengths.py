@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from heedful import run as run_module
-from heedful.errors import HeedfulError
+from heedful.errors import HeedfulError, NotFinite, NothingToLearn
 from heedful.papers import onpolicy_arms, onpolicy_gold, onpolicy_lengths
 from heedful.papers import onpolicy_lengths_text as texts
 from heedful.papers.onpolicy_arms import Method, called, course, grid, tuned
@@ -222,13 +222,13 @@ def test_the_settings_that_were_tried_are_shown_and_the_taken_one_once_all_are(r
 def test_a_run_that_goes_to_pieces_is_kept_as_such_and_other_errors_are_raised(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(text: str) -> Any:
+    def breaks(error: HeedfulError) -> Any:
         def finished(cfg: Any, name: str, run: Run) -> Any:
-            raise HeedfulError(text)
+            raise error
 
         monkeypatch.setattr(onpolicy_arms, "finished", finished)
 
-    breaks("round3, step 2: the loss is nan; nothing was applied")
+    breaks(NotFinite("round3, step 2: the loss is nan; nothing was applied"))
     plan = lambda: (prefer.Config(), {"knobs": "k"})  # noqa: E731
     result = onpolicy_arms.arm("a", plan, run, None)
     assert result is not None and result["knobs"] == "k" and "nan" in result["failed"]
@@ -236,10 +236,10 @@ def test_a_run_that_goes_to_pieces_is_kept_as_such_and_other_errors_are_raised(
         "Lengths: 1 of 2 runs are done.",
         "Lengths: went to pieces, and stand behind no claim: min, dpo, seed 0.",
     ]
-    breaks("round 0: the judge gave no usable difference (32 ties)")
+    breaks(NothingToLearn("round 0: the judge gave no usable difference (32 ties)"))
     tied = onpolicy_arms.arm("c", plan, run, None)
     assert tied is not None and "stopped" not in tied and "ties" in tied["failed"]
-    breaks("the disk is full")
+    breaks(HeedfulError("the disk is full"))
     with pytest.raises(HeedfulError, match="disk is full"):
         onpolicy_arms.arm("b", plan, run, None)
     assert not run.path("b.json").exists()
@@ -257,7 +257,7 @@ def test_a_run_whose_answers_have_become_all_alike_is_measured_as_it_then_is(
         rows = [{"stage": "driver", "step": step} for step in (1, 2, 3)]
         run.path(name).mkdir()
         (run.path(name) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        raise HeedfulError("round 3: the judge gave no usable difference (32 ties)")
+        raise NothingToLearn("round 3: the judge gave no usable difference (32 ties)")
 
     monkeypatch.setattr(onpolicy_arms, "finished", finished)
     monkeypatch.setattr(

@@ -22,7 +22,7 @@ from heedful.checkpoint import (
     step_folder,
 )
 from heedful.config import content_hash, difference, to_plain
-from heedful.errors import HeedfulError
+from heedful.errors import HeedfulError, NotFinite
 from heedful.optimise import Average, load_optimizer, optimizer_tensors
 from heedful.processes import gather
 from heedful.run import Run
@@ -163,7 +163,7 @@ class Stage:
             with writing(folder):
                 remove_folder(folder / "final")
 
-    def not_finite(self, step: int, rows: list[int], loss: float, norm: float) -> HeedfulError:
+    def not_finite(self, step: int, rows: list[int], loss: float, norm: float) -> NotFinite:
         """The error of a step that was not applied because its loss or gradient is not finite."""
         shown = ", ".join(map(str, rows[:20])) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")
         last = (
@@ -171,7 +171,7 @@ class Stage:
             if self.last
             else "no checkpoint yet"
         )
-        return HeedfulError(
+        return NotFinite(
             f"{self.name}, step {step}: loss {loss}, gradient norm {norm}; nothing was applied. "
             f"Rows: {shown}; {last}. Look at these rows, or lower the learning rate."
         )

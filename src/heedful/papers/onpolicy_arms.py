@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from heedful.errors import HeedfulError
+from heedful.errors import NotFinite, NothingToLearn
 from heedful.papers.results import Plot, Series, Table, Tier, Value
 from heedful.papers.seeds import Done, Result, over_seeds
 from heedful.run import Run, open_run, read_metrics
@@ -45,21 +45,15 @@ def arm(
         cfg, told = plan()
         try:
             return {**finished(cfg, name, run), **told, "course": course(run.path(name), cfg.rounds, cfg)}
-        except HeedfulError as error:
+        except (NotFinite, NothingToLearn) as error:
             done = max(
                 (row["step"] for row in read_metrics(run.path(name)) if row["stage"] == "driver"), default=0
             )
-            if TIED in str(error) and done:
+            if isinstance(error, NothingToLearn) and done:
                 return _stopped(cfg, told, f"{name}-stopped", done, run)
-            if TIED in str(error) or BROKEN in str(error):
-                return {**told, "failed": str(error)}
-            raise
+            return {"failed": str(error), **told}
 
     return attempt(f"{name}.json", make, run, until)
-
-
-TIED, BROKEN = "no usable difference", "nothing was applied"
-"""What the errors say of a round whose answers are all alike, and of a loss or gradient that is not finite."""
 
 
 def _stopped(cfg: Config, told: dict[str, Any], name: str, rounds: int, run: Run) -> Result:

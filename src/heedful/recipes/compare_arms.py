@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from heedful.atomic import remove_folder, write_file
 from heedful.data.rows import prompt_key, split_by_prompt
-from heedful.errors import HeedfulError
+from heedful.errors import HeedfulError, NotFinite, NothingToLearn
 from heedful.hub import is_reward_model
 from heedful.processes import gather
 from heedful.recipes import prefer, prefer_data
@@ -32,8 +32,6 @@ Split = Literal["tune", "test"]
 OURS = (*prefer.VOLATILE, "out", "data", "eval_data", "prompts", "eval_prompts", "reward_model")
 """Settings of a run that may change: paths inside the run folder change when it is moved."""
 LENT = ("before/samples.jsonl", "before/feedback.jsonl", "before/gold.jsonl")
-HOPELESS = ("nothing was applied", "no usable difference")
-"""What errors say that are a method's own: of `Stage.not_finite`, and of a round whose samples are all alike."""
 EVERYTHING = 10**9
 
 
@@ -311,9 +309,7 @@ def _run(work: Work, arm: Arm, cfg: prefer.Config, split: Split) -> dict[str, An
             result = prefer.run(cfg, own)
             if split == "test" and arm.contrastive:
                 pair_rewards(cfg, own, _policy(cfg, own))
-        except HeedfulError as error:
-            if not any(sign in str(error) for sign in HOPELESS):
-                raise
+        except (NotFinite, NothingToLearn) as error:
             return {"result": {}, "failed": str(error)}
     if "judge_score_after" not in result:
         raise HeedfulError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from heedful.errors import HeedfulError
+from heedful.errors import NothingToLearn
 from heedful.evals.intervals import tie_rate
 from heedful.feedback import (
     Feedback,
@@ -56,7 +56,7 @@ def round_rows(
 ) -> tuple[Sequence[dict[str, Any]], Record]:
     """Training rows of round r and its record; before: the record of the round before, empty for the first.
 
-    Raises HeedfulError when the judge gives no usable difference.
+    Raises NothingToLearn when the judge gives no usable difference.
     """
     reference = referring(cfg, policy, r, run)
     method = objectives.check_method(cfg.method)
@@ -70,7 +70,7 @@ def round_rows(
         rows += taken
     counts = _summed([selection.counts for selection in picked])
     if not rows:
-        raise HeedfulError(f"round {r}: the judge gave no usable difference ({counts}); use another judge")
+        raise NothingToLearn(f"round {r}: the judge gave no usable difference ({counts}); use another judge")
     _keep(rows, f"round{r}/rows.jsonl", run)
     shown = "" if cfg.quiet else f"round{r}/reference"
     if method.feedback == "pairs":
