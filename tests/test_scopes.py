@@ -37,6 +37,7 @@ from heedful.data.scope_style import style_for
 from heedful.data.scopes import KINDS, PARTS, Scope, Sizes, general_prompts, read_scope, write_scope
 from heedful.errors import HeedfulError
 from heedful.judges.effects import effect_from
+from heedful.recipes.tell_scope import editable
 
 MANAGER = "Always end emails to my manager with 'Onwards and upwards'"
 EXAMPLES = {
@@ -769,3 +770,17 @@ def test_read_sentence_leaves_open_what_is_not_there() -> None:
     assert read_sentence("Always answer in bullets") == ("", "answer in bullets")
     assert read_sentence("emails to my manager") == ("emails to my manager", "")
     assert read_sentence("") == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "by_editor"),
+    [
+        ("Use '&' instead of 'and' in direct messages to Anna, Ben and Carla", True),
+        ("Write 'colour' instead of 'color' in emails to my boss", True),
+        ("Always end emails to my manager with 'Onwards and upwards'", True),
+        ("answer questions about cooking in French", False),
+    ],
+)
+def test_a_small_model_is_asked_to_revise_only_where_no_editor_can(sentence: str, by_editor: bool) -> None:
+    sizes = Sizes(train=4, dev=0, test_in=2, test_near=2, test_general=2)
+    assert editable(make_scope(sentence, sizes=sizes)) is by_editor

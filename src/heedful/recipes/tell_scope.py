@@ -190,7 +190,7 @@ def reviser(cfg: Config, scope: Scope, policy: Any, run: Run) -> Revise | None:
 
 def editable(scope: Scope) -> bool:
     """Whether the effect's editor can write it into an answer."""
-    sample = (
-        "Here is a first sentence of an answer. Here is a second one, which says a little more than that."
-    )
+    # A text can only be edited where there is something to replace.
+    named = "".join(f" This has {e.options['old']} in it." for e in scope.effects if "old" in e.options)
+    sample = f"Here is a first sentence of an answer. Here is a second one, which says a little more.{named}"
     return bool(scope.effects) and edit(scope.effects, sample) is not None
