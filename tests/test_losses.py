@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -280,17 +280,118 @@ def test_td_by_hand() -> None:
     near(losses.td_loss(q[0], target)[0], 1 / 2)
 
 
+def test_hl_gauss_target_by_hand() -> None:
+    # bins [0, 1], [1, 2], [2, 3] and one sigma = one bin round 1.5: Phi(-.5) .. Phi(.5) in the middle
+    share = losses.hl_gauss_target(t(1.5), low=0.0, high=3.0, bins=3, sigma=1.0)[0]
+    outer, middle = 0.3085375 - 0.0668072, 0.3829249
+    assert share.tolist() == pytest.approx(
+        [outer / 0.8663856, middle / 0.8663856, outer / 0.8663856], rel=1e-5
+    )
+    # beyond the support all weight leans on the nearest end
+    past = losses.hl_gauss_target(t(99.0, -99.0), low=0.0, high=3.0, bins=3)
+    assert past.argmax(-1).tolist() == [2, 0] and past.sum(-1).tolist() == pytest.approx([1.0, 1.0])
+    near(losses.hl_gauss_value(t([0.0, 0.0, 0.0]), low=0.0, high=3.0)[0], 1.5)
+
+
+def test_hl_gauss_by_hand() -> None:
+    # even logits: log 3 whatever the target; the transition that does not count may hold anything
+    loss, metrics = losses.hl_gauss_loss(torch.zeros(2, 2, 3), t(1.0, NAN), low=0.0, high=3.0, mask=t(1, 0))
+    near(loss, math.log(3))
+    for name, wanted in {"q": 1.5, "target": 1.0, "td_error": 0.5, "outside": 0.0}.items():
+        near(metrics[name], wanted)
+
+
+@pytest.mark.parametrize("target", [-7.3, -4.0, -1.1])
+def test_hl_gauss_has_its_minimum_where_the_histogram_means_the_target(target: float) -> None:
+    share = losses.hl_gauss_target(t(target), low=-10.0, high=0.0, bins=101)
+    best = share.clamp(min=1e-12).log().requires_grad_()
+    loss, metrics = losses.hl_gauss_loss(best, t(target), low=-10.0, high=0.0)
+    loss.backward()
+    assert best.grad is not None and best.grad.abs().max() < 1e-6
+    near(metrics["q"], target)
+
+
+def test_cql_by_hand() -> None:
+    # log((e^0 + e^1 + e^2) / 3) - 2
+    loss, metrics = losses.cql_loss(t([2.0]), t([[0.0]]), t([[1.0]]))
+    near(loss, math.log((1 + math.e + math.e**2) / 3) - 2)
+    # lifted from 1 to 1.5, standing twice: log((1 + 2 e^1.5 + e^2) / 4) - 2
+    loss, metrics = losses.cql_loss(t([2.0]), t([[0.0]]), t([[1.0]]), copies=2, floor=t(1.5))
+    near(loss, math.log((1 + 2 * math.e**1.5 + math.e**2) / 4) - 2)
+    for name, wanted in {"q_random": 0.0, "q_policy": 1.0, "floored": 1.0}.items():
+        near(metrics[name], wanted)
+
+
+@pytest.mark.parametrize("floor", [None, "returns"])
+def test_copies_of_an_action_count_exactly_as_if_they_stood_there(floor: str | None) -> None:
+    """The shortcut of Cal-QL with a deterministic policy: n + 3 values instead of 3 n + 1, and the same gradient."""
+    n = 10
+    made = with_returns(torch.Generator().manual_seed(5), 6)
+    reached = made.pop("floor")
+    returns_ = {"floor": reached} if floor else {}
+    short = grown("q", "random", "policy", **made)
+    long = grown("q", "random", "policy", **made)
+    loss, _ = losses.cql_loss(**short, **returns_, copies=n)
+    whole, _ = losses.cql_loss(long["q"], long["random"], long["policy"].repeat(1, 1, n), **returns_)
+    torch.testing.assert_close(loss, whole)
+    loss.backward()
+    whole.backward()
+    for name in short:
+        torch.testing.assert_close(short[name].grad, long[name].grad)
+
+
+def test_expectile_by_hand() -> None:
+    # u = 1 and -2
+    loss, metrics = losses.expectile_loss(t(0.0, 3.0), t(1.0, 1.0), tau=0.9)
+    near(loss, (0.9 * 1 + 0.1 * 4) / 2)
+    near(metrics["advantage"], -0.5)
+
+
+def test_expectile_at_a_half_is_the_mean_and_near_one_the_maximum() -> None:
+    q = t(0.0, 1.0, 5.0)
+    for tau, wanted in ((0.5, 2.0), (0.9999, 5.0)):
+        value = torch.zeros(1, requires_grad=True)
+        optimizer = torch.optim.LBFGS([value], max_iter=50)
+
+        def closure(value: Tensor = value, tau: float = tau, optimizer: Any = optimizer) -> Tensor:
+            optimizer.zero_grad()
+            loss, _ = losses.expectile_loss(value.expand(3), q, tau=tau)
+            (loss / (1 - tau)).backward()
+            return loss / (1 - tau)
+
+        for _ in range(20):
+            optimizer.step(closure)
+        assert value.item() == pytest.approx(wanted, abs=0.01)
+
+
+def test_denoising_by_hand() -> None:
+    loss, metrics = losses.denoising_loss(
+        t([1.0, 2.0], [0.0, 0.0]), t([0.0, 0.0], [3.0, 0.0]), weight=t(2.0, 1.0)
+    )
+    near(loss, (2 * 5 + 9) / 2)
+    near(metrics["error"], 7.0)
+
+
 # ---- every loss as a case
 
 
 @dataclass
 class Case:
-    """A loss with a maker of random arguments; learns: those that get a gradient; dim: the batch's."""
+    """A loss with a maker of random arguments; learns: those that get a gradient; dim: the batch's in arguments of
+    several dimensions, dims: in those where it is another."""
 
     loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
     make: Callable[[torch.Generator, int], Args]
     learns: tuple[str, ...]
     dim: int = 0
+    dims: dict[str, int] = field(default_factory=dict)
+
+    def along(self, name: str, value: Tensor) -> int:
+        """The dimension of the batch in the argument `name`."""
+        return self.dims.get(name, self.dim if value.ndim > 1 else 0)
+
+    def some(self, name: str, value: Tensor, index: Tensor) -> Tensor:
+        return value.index_select(self.along(name, value), index)
 
 
 def rand(g: torch.Generator, *shape: int) -> Tensor:
@@ -357,7 +458,34 @@ def values(g: torch.Generator, b: int) -> Args:
     return {"q": torch.randn((3, b), generator=g), "target": normal(g, b), "mask": mask}
 
 
+def histograms(g: torch.Generator, b: int) -> Args:
+    made = values(g, b)
+    return {"logits": torch.randn((3, b, 7), generator=g), "target": made["target"], "mask": made["mask"]}
+
+
+def action_values(g: torch.Generator, b: int) -> Args:
+    return {
+        "q": torch.randn((3, b), generator=g),
+        "random": torch.randn((3, b, 4), generator=g),
+        "policy": torch.randn((3, b, 2), generator=g),
+    }
+
+
+def with_returns(g: torch.Generator, b: int) -> Args:
+    return {**action_values(g, b), "floor": normal(g, b)}
+
+
+def two_columns(g: torch.Generator, b: int) -> Args:
+    return {"value": normal(g, b), "q": normal(g, b)}
+
+
+def noise(g: torch.Generator, b: int) -> Args:
+    made = {name: torch.randn((b, 5), generator=g) for name in ("predicted", "target")}
+    return {**made, "weight": rand(g, b)}
+
+
 CHOSEN = ("chosen", "rejected")
+ACTIONS = {"random": -2, "policy": -2}
 CASES = {
     "nll": Case(losses.nll_loss, tokens("logp"), ("logp",)),
     "nll weighted": Case(
@@ -383,6 +511,15 @@ CASES = {
     "value": Case(losses.value_loss, tokens("value", "old", "target"), ("value",)),
     "apa": Case(losses.apa_loss, tokens("logp", "ref", advantage=normal), ("logp",)),
     "td": Case(losses.td_loss, values, ("q",), dim=-1),
+    "hl_gauss": Case(
+        partial(losses.hl_gauss_loss, low=-2.0, high=1.0), histograms, ("logits",), dims={"logits": -2}
+    ),
+    "cql": Case(losses.cql_loss, action_values, ("q", "random", "policy"), dim=-1, dims=ACTIONS),
+    "cql calibrated": Case(
+        partial(losses.cql_loss, copies=4), with_returns, ("q", "random", "policy"), dim=-1, dims=ACTIONS
+    ),
+    "expectile": Case(losses.expectile_loss, two_columns, ("value",)),
+    "denoising": Case(losses.denoising_loss, noise, ("predicted",)),
 }
 every_case = pytest.mark.parametrize("name", CASES)
 by_token = pytest.mark.parametrize(
@@ -442,12 +579,12 @@ def test_order_in_the_batch_does_not_matter(name: str, seed: int, b: int) -> Non
     case = CASES[name]
     args = drawn(case, seed, b)
     order = torch.randperm(b, generator=torch.Generator().manual_seed(seed))
-    mixed = {k: v.index_select(case.dim if v.ndim > 1 else 0, order) for k, v in args.items()}
+    mixed = {k: case.some(k, v, order) for k, v in args.items()}
     loss, grads = gradients(case, args)
     other, moved = gradients(case, mixed)
     torch.testing.assert_close(other, loss, rtol=1e-4, atol=1e-5)
     for k in grads:
-        torch.testing.assert_close(moved[k], grads[k].index_select(case.dim, order), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(moved[k], case.some(k, grads[k], order), rtol=1e-4, atol=1e-5)
 
 
 @by_token
@@ -489,16 +626,14 @@ def test_parts_of_a_batch_add_up(name: str, seed: int, b: int, cut: int) -> None
     cut = min(cut, b - 1)
     whole, total = case.loss(**args)[0], 0.0
     weights = []
-    for part in (slice(None, cut), slice(cut, None)):
-        some = {k: v[..., part] if case.dim else v[part] for k, v in args.items()}
-        weights.append(
-            float(some["mask"].sum()) if name in BY_TOKENS else float(some[case.learns[0]].shape[case.dim])
-        )
+    for part in (torch.arange(cut), torch.arange(cut, b)):
+        some = {k: case.some(k, v, part) for k, v in args.items()}
+        weights.append(float(some["mask"].sum()) if name in BY_TOKENS else float(len(part)))
         total += weights[-1] * float(case.loss(**some)[0])
     assert total / sum(weights) == pytest.approx(float(whole), rel=1e-4, abs=1e-5)
 
 
-BY_TOKENS = {"nll", "ppo by token", "value", "apa", "td"}
+BY_TOKENS = {"nll", "ppo by token", "value", "apa", "td", "hl_gauss"}
 
 
 @every_case
@@ -652,6 +787,24 @@ def test_rwr_raises_better_sequences_more() -> None:
     assert pushes == sorted(pushes, reverse=True) and pushes[0] > pushes[2]
 
 
+def test_a_histogram_moves_towards_its_target() -> None:
+    flat = {"logits": torch.zeros(3, 7), "target": t(-1.5, 0.9, 5.0), "mask": torch.ones(3)}
+    _, grads = gradients(CASES["hl_gauss"], flat)
+    after = losses.hl_gauss_value(-grads["logits"], low=-2.0, high=1.0)
+    assert after[0] < -0.5 < after[1] and after[2] > -0.5
+
+
+def test_cql_raises_the_data_and_lowers_the_rest() -> None:
+    _, grads = gradients(CASES["cql"], drawn(CASES["cql"], 0, 6))
+    assert (grads["q"] < 0).all() and (grads["random"] > 0).all() and (grads["policy"] > 0).all()
+    args = drawn(CASES["cql calibrated"], 0, 6)
+    _, grads = gradients(CASES["cql calibrated"], args)
+    below = args["policy"] < args["floor"][:, None]
+    assert below.any() and (~below).any()
+    # what is below the returns that were reached is left alone
+    assert (grads["policy"][below] == 0).all() and (grads["policy"][~below] > 0).all()
+
+
 @pytest.mark.parametrize(("name", "learns"), [("value", "value"), ("td", "q")])
 def test_critics_move_towards_their_targets(name: str, learns: str) -> None:
     args = drawn(CASES[name], 0, 6)
@@ -685,6 +838,10 @@ def test_shapes_are_checked() -> None:
         (lambda: losses.rwr_loss(LOGP, MASK, t(0.0, 0.0), tau=0.0), "tau"),
         (lambda: losses.rwr_weight(t(0.0), clamp=0.0), "clamp"),
         (lambda: losses.apa_loss(LOGP, LOGP, MASK, t(0.0, 0.0), lam=0.0), "lam"),
+        (lambda: losses.cql_loss(t([2.0]), t([[0.0]]), t([[1.0]]), copies=0), "copies"),
+        (lambda: losses.expectile_loss(t(0.0), t(0.0), tau=1.0), "tau"),
+        (lambda: losses.hl_gauss_target(t(0.0), low=1.0, high=1.0, bins=3), "low < high"),
+        (lambda: losses.hl_gauss_target(t(0.0), low=0.0, high=1.0, bins=3, sigma=0.0), "sigma"),
     ],
 )
 def test_options_out_of_range_are_refused(call: Callable[[], Any], said: str) -> None:
