@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from heedful.errors import HeedfulError
 
+ABANDONED = 24 * 3600
+"""Seconds after which what a killed process had begun is removed."""
 REASONS = {
     errno.ENOSPC: "no space is left on the device; free some",
     errno.EDQUOT: "the disk quota is used up; free some space",
@@ -125,3 +130,28 @@ def remove_folder(path: Path) -> None:
     for file in sorted(path.iterdir()):
         os.unlink(file)
     os.rmdir(path)
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[BinaryIO]:
+    """A file that is at `path` once the block has ended well; several processes may make the same one at once."""
+    make_folder(path.parent)
+    for old in path.parent.glob(f".{path.name}.*.tmp"):
+        # A process that was killed cannot remove what it had begun.
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > ABANDONED:
+                old.unlink()
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with writing(path):
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            with os.fdopen(descriptor, "wb", 2**18) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(descriptor)
+            os.replace(beside, path)
+            sync(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise

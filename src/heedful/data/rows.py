@@ -11,25 +11,20 @@ import hashlib
 import json
 import operator
 import os
-import secrets
 import shutil
 import tempfile
-import time
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from heedful.atomic import make_folder, sync, writing
+from heedful.atomic import appearing
 from heedful.data.formats import BLANK, LONGEST_ROW, cannot_open, lines, parse, scan, scan_jsonl
 from heedful.data.normalise import COLUMNS, KINDS, Kind, normalise
 from heedful.data.problems import HUB, Problem, format_of, place, printable
 from heedful.data.validate import Checker, FileReport, Report, listed
 from heedful.errors import HeedfulError
-
-ABANDONED = 24 * 3600
 
 
 def parse_columns(columns: Sequence[str]) -> dict[str, str]:
@@ -218,7 +213,7 @@ def _converted(
                 checker.take(item)
         report = _checked(checker, drop_faulty)
     else:
-        with _appearing(target) as stream:
+        with appearing(target) as stream:
             for item in scan(path):
                 good = checker.take(item)
                 if item.row is not None and (good if drop_faulty else not checker.report.errors):
@@ -246,31 +241,6 @@ def _cache_name(path: str, mark: str = "") -> str:
         # Equal bytes are read differently under another ending.
         kind = format_of(path).replace(".", "-")
         return f"rows-{kind}-{mark}{hashlib.file_digest(stream, 'sha256').hexdigest()[:32]}.jsonl"
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file that is at `path` once the block has ended well; several processes may make the same one at once."""
-    make_folder(path.parent)
-    for old in path.parent.glob(f".{path.name}.*.tmp"):
-        # A process that was killed cannot remove what it had begun.
-        with suppress(OSError):
-            if time.time() - old.stat().st_mtime > ABANDONED:
-                old.unlink()
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with writing(path):
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            with os.fdopen(descriptor, "wb", 2**18) as stream:
-                yield stream
-                stream.flush()
-                os.fsync(descriptor)
-            os.replace(beside, path)
-            sync(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(beside)
-        raise
 
 
 def prompt_key(prompt: Any) -> bytes:
