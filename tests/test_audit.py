@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from audit_pairs import length_pairs, pairs, write
 from heedful.cli import main
 from heedful.data.quality_information import ARMS
 from heedful.errors import HeedfulError
-from heedful.recipes import audit, audit_clean, audit_learn, audit_plan
+from heedful.evals.intervals import Interval
+from heedful.recipes import audit, audit_clean, audit_learn, audit_plan, audit_tables
+from heedful.recipes.audit_advice import points
 from heedful.recipes.audit_survey import FINDINGS, survey
 from heedful.run import open_run
 
@@ -196,8 +199,18 @@ def test_the_page_has_the_table_four_plots_and_the_pairs_and_runs_nothing(tmp_pa
     titles = re.findall(r"<figcaption><b>([^<]*)</b>", html)
     assert [title.split(":")[0] for title in titles] == ["Scale", "Label noise", "Reliability", "Information"]
     headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", html)
-    assert {"Advice", "The files", "Scale", "Label noise", "Information content"} <= set(headings)
+    assert {
+        "Advice",
+        "The files",
+        "Scale",
+        "Label noise",
+        "Information content",
+        "Plots",
+        "Suspicious pairs",
+    } <= set(headings)
     assert html.count('<article class="sample') == 20 and ">chosen</b>" in html and ">rejected</b>" in html
+    # The plots come before the pairs, which need no filter: all of them are suspicious.
+    assert html.index('id="curves"') < html.index('id="samples"') and 'class="filters"' not in html
     assert "TF-IDF of words and pairs of words" in html
 
 
@@ -218,7 +231,7 @@ def test_more_and_cleaner_pairs_are_surely_better(tmp_path: Path) -> None:
     assert estimate is not None and estimate < 350 and interval["low"] <= estimate
     assert row["b_to_reach_a"][0] is None
     assert result["advice"][-1].startswith(f"On {evaluation}, good.jsonl teaches most")
-    assert "surely ahead of 1 of the 1" in result["advice"][-1]
+    assert "It is surely ahead of the other file" in result["advice"][-1]
 
 
 def test_without_an_evaluation_file_all_are_tested_on_the_held_out_pairs_of_all(tmp_path: Path) -> None:
@@ -254,6 +267,50 @@ def test_contamination_is_counted_and_kept_out_of_training(tmp_path: Path) -> No
     prompts = surveys[0].of("prompt")
     assert not set(prompts[split.train]) & set(surveys[1].of("prompt"))
     assert not set(prompts[split.train]) & set(prompts[split.test])
+
+
+def test_a_prompt_is_the_same_as_text_and_as_one_message(tmp_path: Path) -> None:
+    rows = pairs(120)
+    chat = [
+        {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "chosen": [{"role": "assistant", "content": row["chosen"]}],
+            "rejected": [{"role": "assistant", "content": row["rejected"]}],
+        }
+        for row in rows[:30]
+    ]
+    found = run(
+        tmp_path, write(tmp_path / "text.jsonl", rows), eval=str(write(tmp_path / "chat.jsonl", chat))
+    )["files"][0]
+    assert found["prompts_in_eval"] == found["pairs_in_eval"] == 30
+
+
+def test_a_suspicious_pair_that_is_repeated_is_shown_once(tmp_path: Path) -> None:
+    rows = pairs(300)
+    wrong = {**rows[0], "chosen": rows[0]["rejected"], "rejected": rows[0]["chosen"]}
+    run(tmp_path, write(tmp_path / "pairs.jsonl", [*rows[1:], wrong, wrong, wrong]))
+    suspects = [json.loads(line) for line in (tmp_path / "run" / "suspicious.jsonl").read_text().splitlines()]
+    assert [one["line"] for one in suspects if one["prompt"] == wrong["prompt"]] == [300]
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ((math.inf, Interval(math.inf, math.inf, math.inf, 9)), "not reached"),
+        ((math.inf, Interval(math.inf, 800.0, math.inf, 9)), "not reached (800 to not reached)"),
+        ((64.0, Interval(64.0, 64.0, 64.0, 9)), "at most 64"),
+        ((1234.6, Interval(1234.6, 64.0, 2000.0, 9)), "1,235 (at most 64 to 2,000)"),
+    ],
+)
+def test_the_pairs_needed_say_what_is_known(found: Any, told: str) -> None:
+    class File:
+        scale: ClassVar = {"n": [64, 128]}
+
+    assert audit_tables._effective(found, File()) == told  # type: ignore[arg-type]
+
+
+def test_points_have_no_negative_zero() -> None:
+    assert [points(v) for v in (-0.0001, 0.0, 0.0123, -0.05)] == ["+0.0", "+0.0", "+1.2", "-5.0"]
 
 
 # ---- refusals
@@ -333,9 +390,9 @@ def test_the_plan_counts_and_begins_nothing(tmp_path: Path, capsys: pytest.Captu
     out = str(tmp_path / "run")
     assert main(["audit", str(file), "--out", out, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "500 rows" in said and "60 of the probe" in said and "nothing was run" in said
+    assert "500 rows" in said and "55 of the probe" in said and "nothing was run" in said
     assert not Path(out).exists()
-    assert audit_plan.fits(audit.Config(files=("a",)), 500) == 3 * (4 + 6 + 5) + 3 * 5
+    assert audit_plan.fits(audit.Config(files=("a",)), 500) == 3 * (4 + 6 + 5) + 3 * 5 - 5
     assert main(["audit", str(file), "--out", out, "--dry-run", "--probe", "minilm"]) == 0
     assert audit.preset("paper").probe == "tuned"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,18 @@ def test_parts_are_made_once_and_only_the_missing_ones_again(tmp_path: Path) -> 
 def test_a_file_that_has_changed_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(HeedfulError, match="has changed since it was read"):
         probes.cached_parts(tmp_path, "k", 50, lambda: iter(texts(49)), lambda p: {}, size=25)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_that_are_no_numbers_are_refused_and_not_kept(bad: float, tmp_path: Path) -> None:
+    def make(some: Any) -> dict[str, Any]:
+        return {"chosen": np.full((len(some), 2), bad), "rejected": np.zeros((len(some), 2))}
+
+    with pytest.raises(
+        HeedfulError, match=r"features of pairs 1 to 25 are not all numbers.*--precision fp32"
+    ):
+        probes.cached_parts(tmp_path, "k", 50, lambda: iter(texts(50)), make, size=25)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- features
@@ -146,6 +159,35 @@ def test_the_fit_is_the_minimum_even_where_labels_are_noise() -> None:
     assert np.abs(gradient(weights)).max() < 0.01 * np.abs(gradient(np.zeros(6))).max()
 
 
+def test_columns_that_no_training_row_has_get_no_weight_and_change_nothing() -> None:
+    from scipy.sparse import csr_matrix
+
+    rng = np.random.default_rng(0)
+    narrow = (rng.normal(size=(60, 8)) * (rng.random((60, 8)) < 0.4)).astype(np.float32)
+    wide = np.zeros((90, 50), np.float32)
+    wide[:60, 5:45:5] = narrow
+    wide[60:] = rng.normal(size=(30, 50))
+    before = csr_matrix(wide)
+    rows, none = np.arange(60), np.zeros(60, bool)
+    weights = probes.fit_linear(before, rows, none, strength=1.0)
+    assert weights[5:45:5] == pytest.approx(probes.fit_linear(narrow, rows, none, strength=1.0), abs=1e-5)
+    assert np.flatnonzero(weights).tolist() == list(range(5, 45, 5))
+    assert (before != csr_matrix(wide)).nnz == 0
+
+
+def test_the_fit_is_that_of_scikit_learn() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(300, 6))
+    flips = rng.random(300) < 0.3
+    ours = probes.fit_linear(features, np.arange(300), flips, strength=2.0)
+    mirrored = np.arange(300) % 2 == 1
+    sign = np.where(mirrored ^ flips, -1, 1)
+    theirs = LogisticRegression(C=2.0, fit_intercept=False, tol=1e-8).fit(features * sign[:, None], ~mirrored)
+    assert ours == pytest.approx(theirs.coef_[0], abs=2e-3)
+
+
 def test_too_few_pairs_teach_nothing() -> None:
     features = np.ones((3, 2), np.float32)
     assert (probes.fit_linear(features, np.array([0]), np.zeros(1, bool), strength=1.0) == 0).all()
@@ -195,6 +237,49 @@ def test_embeddings_are_unit_vectors_whatever_stands_beside_a_text(encoder: Path
     chat = [{"role": "user", "content": "What?"}]
     again = probe_models.embed_pairs(embed)([(chat, some[0], some[1])])
     assert again["chosen"] == pytest.approx(made["chosen"][:1], abs=1e-5)
+
+
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec(probe_models.PACKAGE) is None,
+    reason=f"MiniLM is not installed; {probe_models.INSTALL}",
+)
+
+
+@needs_minilm
+def test_minilm_finds_what_means_the_same(tmp_path: Path) -> None:
+    embed = probe_models.encoder("")
+    same, other, far = embed(
+        [
+            "A man is eating food.",
+            "A man is eating a piece of bread.",
+            "A cheetah is running behind its prey.",
+        ]
+    )
+    # sentence-transformers gives .7553 for the first two, the example of its documentation.
+    assert same @ other == pytest.approx(0.7553, abs=5e-3) and same @ far < 0.2
+    good = [
+        "I would be glad to help you with that.",
+        "Of course, here is how it works.",
+        "Yes, with pleasure.",
+    ]
+    bad = ["Leave me alone.", "No, I hate this question.", "Go away, that is stupid."]
+    rows = [
+        {"prompt": f"Question {i}?", "chosen": f"{good[i % 3]} {i}", "rejected": f"{bad[i // 3 % 3]} {i}"}
+        for i in range(48)
+    ]
+    cfg = audit.Config(
+        files=(str(write(tmp_path / "pairs.jsonl", rows)),),
+        out=str(tmp_path / "run"),
+        cache=str(tmp_path / "f"),
+        probe="minilm",
+        device="cpu",
+        points=2,
+        quiet=True,
+    )
+    assert audit.main(cfg) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["probe"].startswith("all-MiniLM-L6-v2 embeddings")
+    assert result["files"][0]["probe_accuracy"]["estimate"] > 0.9
 
 
 def test_a_missing_encoder_is_named_with_the_line_that_installs_it(

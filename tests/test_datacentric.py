@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from audit_pairs import length_pairs, pairs, write
 
-from heedful.papers import datacentric, datacentric_real, datacentric_synthetic
+from heedful.papers import datacentric, datacentric_real, datacentric_splits, datacentric_synthetic
 from heedful.papers.rlaif_verdicts import data_folder
+from heedful.papers.seeds import over_seeds, over_splits
 from heedful.run import open_run
 
 
@@ -63,9 +65,9 @@ def test_the_smoke_tier_runs_to_the_end(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(datacentric_real, "data_folder", lambda: None)
     with open_run(tmp_path / "run", {}, seed=0) as run:
         results = datacentric.run("smoke", [0, 1, 2], run)
-    assert results.paper == "datacentric" and len(results.claims) == 14
+    assert results.paper == "datacentric" and len(results.claims) == 18
     real = [claim for claim in results.claims if claim.measured is None]
-    assert len(real) == 7 and all("shared" in claim.note for claim in real)
+    assert len(real) == 11 and all("shared" in claim.note for claim in real)
 
 
 def audited(accuracy: float, over: float, explains: bool) -> dict[str, Any]:
@@ -116,10 +118,87 @@ def test_claims_about_real_files_are_read_from_the_audits() -> None:
         }
         part = datacentric_real.findings(compared, whole, "main")
         holds = [claim.holds for claim in part.claims]
-        assert holds == [True, True, True, explains, False, False, True]
-        assert ("yes" if explains else "NO") in part.claims[3].note
+        assert holds == [explains, True, False, False, True]
+        assert ("yes" if explains else "NO") in part.claims[0].note
+    # An audit that does not begin with length has failed, whatever it measured.
+    whole["files"], whole["advice"] = [audited(0.7, -0.02, True)], ["all: something else first"]
+    assert datacentric_real.findings(compared, whole, "main").claims[0].holds is False
     assert all(c.measured is None for c in datacentric_real.findings(compared, whole, "smoke").claims)
     assert json.dumps([list(row) for row in part.tables[0].rows])
+
+
+# ---- splits
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[dict[str, Any]]]:
+    """(file, run folder, three splits) of generated pairs, two for a prompt."""
+    folder = tmp_path_factory.mktemp("splits")
+    file = write(folder / "pairs.jsonl", pairs(400, flipped=0.1, prompts=200))
+    with open_run(folder / "run", {}, seed=0) as run:
+        return file, folder / "run", datacentric_splits.splits_of(file, [0, 1, 2], run, test=81)
+
+
+def test_splits_are_by_prompt_and_differ(splits: Any) -> None:
+    # 81 test pairs would part the two pairs of a prompt, so it is 82.
+    assert all((one["train"], one["test"]) == (318, 82) for one in splits[2])
+    assert len({one["full"] for one in splits[2]}) > 1
+    for one in splits[2]:
+        assert one["sizes"][-1] == 318 and len(one["scale"]) == len(one["sizes"]) == 4
+        assert one["scale"][-1] == one["noise"][0] == one["full"] > 0.75
+        assert list(one["arms"]) == list(datacentric_splits.ARMS) and 0.35 < one["length"] < 0.65
+
+
+def test_splits_are_kept(splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("this was done before")
+
+    file, folder, found = splits
+    monkeypatch.setattr(datacentric_splits, "_split", never)
+    with open_run(folder, {}, seed=0) as run:
+        assert datacentric_splits.splits_of(file, [0, 1, 2], run, test=81) == found
+        with pytest.raises(AssertionError, match="done before"):
+            datacentric_splits.splits_of(file, [3], run, test=81)
+
+
+def test_a_file_without_its_own_experiments_has_length_and_the_whole(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", {}, seed=0) as run:
+        found = datacentric_splits.splits_of(write(tmp_path / "p.jsonl", length_pairs(200)), [0], run)
+    assert set(found[0]) == {"train", "test", "strength", "full", "length"}
+    assert (found[0]["train"], found[0]["test"]) == (160, 40) and found[0]["length"] > 0.7
+
+
+def test_claims_over_splits_can_hold_and_fail(splits: Any) -> None:
+    assert datacentric_splits.hh_claims(splits[2])[0].holds is True
+    bad = [
+        one | {"full": 0.5, "length": 0.6, "scale": [0.7, 0.6, 0.55, 0.5 + i * 1e-4]}
+        for i, one in enumerate(splits[2])
+    ]
+    assert [claim.holds for claim in datacentric_splits.hh_claims(bad)] == [False] * 4
+    verdicts = datacentric_splits.verdict_claims
+    ahead = [{"train": 80, "test": 20, "full": 0.73, "length": 0.76 + i / 1000} for i in range(3)]
+    behind = [one | {"full": 0.8} for one in ahead]
+    assert [claim.holds for claim in verdicts(ahead, (76.78, (75.0, 78.0)))] == [True, True]
+    assert [claim.holds for claim in verdicts(behind, (75.6, (75.0, 78.0)))] == [False, False]
+    assert [len(table.rows) for table in datacentric_splits.hh_tables(splits[2])] == [2, 2, 2]
+    assert datacentric_splits.hh_plot(splits[2]).series[0].x == splits[2][0]["sizes"]
+
+
+def test_the_interval_over_splits_counts_the_rows_that_they_share() -> None:
+    values = [0.60, 0.62, 0.64, 0.61]
+    mean, plain = over_seeds(values)
+    again, wide = over_splits(values, train=300, test=100)
+    assert plain is not None and wide is not None and again == mean
+    # 1/4 + 1/3 in the place of 1/4
+    assert (wide[1] - mean) / (plain[1] - mean) == pytest.approx(np.sqrt((1 / 4 + 1 / 3) / (1 / 4)))
+    assert mean - wide[0] == pytest.approx(wide[1] - mean)
+    assert over_splits([0.6], 300, 100) == (0.6, None)
+
+
+def test_the_longer_answer_is_counted_in_characters_over_all_pairs() -> None:
+    rows = [{"prompt": str(i // 2), "chosen": "aa" if i < 75 else "a", "rejected": "a"} for i in range(100)]
+    share, (low, high) = datacentric_real.chosen_longer(rows)
+    assert share == 75 and 60 < low < 75 < high < 90
 
 
 @pytest.mark.skipif(data_folder() is None, reason="../shared/data/preferences is not there")

@@ -163,6 +163,12 @@ def test_saturation_needs_a_small_gain_and_an_interval_with_zero() -> None:
     assert quality_scale.scale([100, 200], sure)["saturation"] is None
 
 
+def test_one_flat_step_of_a_rising_curve_is_no_saturation() -> None:
+    rng = np.random.default_rng(0)
+    right = (rng.random((600, 1)) < np.array([[0.6, 0.602, 0.66, 0.72, 0.722]])).astype(float)
+    assert quality_scale.scale([50, 100, 200, 400, 800], right)["saturation"] == 400
+
+
 def test_needed_interpolates_over_the_logarithm() -> None:
     accuracy = np.array([0.6, 0.7, 0.65, 0.8])
     numbers = [100, 200, 400, 800]

@@ -48,6 +48,7 @@ _SCHEMA: dict[str, type] = {
     "cards": list,
     "tables": list,
     "columns": list,
+    "headings": dict,
     "data": dict,
     "feedback": dict,
     "limits": list,
@@ -93,6 +94,7 @@ def write_report(folder: str | Path) -> Path:
         "comparisons": comparisons,
         "cards": cards(comparisons, report.get("cards", [])),
         "columns": tuple(map(clean, [*report.get("columns", []), "before", "after"][:2])),
+        "headings": {str(k): clean(v) for k, v in report.get("headings", {}).items()},
         "grids": [_grid(t) for t in report.get("tables", [])],
         "heldout": heldout_plots(run["heldout"]),
         "curves": shown,
@@ -164,7 +166,7 @@ def metric_curves(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Plots of metrics.jsonl: those the recipe names (else the known groups), and all the others.
 
-    A wanted plot may bring its own "lines" instead, {label: [[x, y], ...]}, and say what its "x" is.
+    A wanted plot may bring its own "lines" instead, {label: [[x, y], ...]}, or "bars", [y, ...], and say what "x" is.
     """
     names = list(
         dict.fromkeys(n for row in rows for n in row if n not in _NOT_METRICS and number(row[n]) is not None)
@@ -188,6 +190,12 @@ def _members(keys: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _curve(wanted: Mapping[str, Any], rows: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    bars = [value for given in wanted.get("bars") or [] if (value := number(given)) is not None]
+    if bars:
+        title = clean(wanted.get("title"))
+        told = f"{title}: {len(bars)} bars, from {max(bars):.3g} to {min(bars):.3g}"
+        svg = report_plots.bars(bars, told, name, unit=str(wanted.get("x") or ""))
+        return {"title": title, "legend": [], "svg": svg, "note": clean(wanted.get("note"))}
     prefix = str(wanted.get("stage") or "")
     rows = [row for row in rows if row["stage"].startswith(prefix)]
     offsets = report_plots.stage_offsets(rows)

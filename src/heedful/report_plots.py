@@ -45,6 +45,7 @@ DOUBLING = "training pairs"
 UNITS = (
     *("step", "steps", "samples", "seconds", DOUBLING),
     *("share of labels flipped", "confidence", "cosine of chosen and rejected"),
+    *("labels", "heads, the heaviest first"),
 )
 """What an axis may be of: nothing else is drawn, whatever a file says."""
 
@@ -92,6 +93,16 @@ def curves(
     low, high = axes.get_ylim()
     if low < 0 < high:
         axes.axhline(0, color=_INK, linewidth=0.6, alpha=0.5, zorder=0)
+    axes.set_xlabel(unit if unit in UNITS else "", color=_INK, labelpad=1)
+    return _svg(figure, label, name)
+
+
+def bars(values: Sequence[float], label: str, name: str, *, unit: str = "") -> Markup:
+    """One bar for each value, side by side in the order given; `unit` is one of `UNITS`."""
+    figure, axes = _figure()
+    axes.bar(np.arange(1, len(values) + 1), np.asarray(values, dtype=float), width=0.85, color="#000002")
+    axes.set_xlim(0.4, len(values) + 0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel(unit if unit in UNITS else "", color=_INK, labelpad=1)
     return _svg(figure, label, name)
 

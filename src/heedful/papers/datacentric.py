@@ -6,7 +6,9 @@ they are for on data whose truth is known, and what they say of real preferences
 1. The formulas are ours (see `heedful.data.quality_scale`, `quality_noise`, `quality_information`).
 2. The synthetic world is a linear Bradley-Terry model; its probe is the right model, which no real probe is.
 3. The real probe is TF-IDF with a logistic Bradley-Terry model, far below the paper's smallest model (350M parameters).
-4. The real files are the five sources of GPT-4's verdicts on AlpacaEval and the test split of HH harmless-base; the
+4. M4 is over ten splits by prompt, with an interval for splits that share their pairs; what else is said of real files
+   comes from `heedful audit`, one split by prompt, three to five seeds, intervals over prompts.
+5. The real files are the five sources of GPT-4's verdicts on AlpacaEval and the test split of HH harmless-base; the
    paper has HH-RLHF, UltraFeedback, LMSYS Arena and PKU-SafeRLHF.
 """
 

@@ -139,7 +139,7 @@ def run(cfg: Config, run: Run) -> dict[str, Any]:
         splits = audit_learn.split(cfg, surveys)
         learned = audit_learn.learn(cfg, surveys, splits, columns, run)
         measured = audit_measure.measure(cfg, surveys, splits, learned)
-        cleaned = audit_clean.write(cfg, surveys, splits, learned[0], columns) if cfg.clean else None
+        cleaned = audit_clean.write(cfg, surveys, splits, learned[0]) if cfg.clean else None
         return audit_report.finish(cfg, surveys, measured, learned, columns, cleaned, run)
 
 

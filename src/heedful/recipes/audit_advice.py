@@ -58,6 +58,12 @@ def percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}%"
 
 
+def points(value: float) -> str:
+    """A difference of shares in points, with its sign."""
+    # Zero is added because what rounds to -0 would have a minus.
+    return f"{round(100 * value, 1) + 0.0:+.1f}"
+
+
 def span(interval: Any, show: Any = percent) -> str:
     """An estimate with its interval."""
     if not interval.known:
@@ -86,9 +92,10 @@ def _learned(name: str, one: FileNumbers, probe: str) -> str:
             "rest of this page says anything about this file."
         )
     held = "" if math.isnan(one.balanced) else f"; with length held equal it has {percent(one.balanced)}"
+    apart, more = 100 * abs(one.gap.estimate), "more" if one.gap.estimate >= 0 else "fewer"
     return (
-        f"{name}: the probe predicts {span(one.probe)} of held-out pairs, {100 * one.gap.estimate:.1f} points more "
-        f"than length alone ({span(one.length)}){held}."
+        f"{name}: the probe predicts {span(one.probe)} of held-out pairs, {apart:.1f} points {more} "
+        f"than length alone, which has {span(one.length)}{held}."
     )
 
 
@@ -125,7 +132,9 @@ def _scale(name: str, one: FileNumbers) -> list[str]:
         return [f"{name}: {sizes[-1]:,} training pairs are too few for a scale curve."]
     told = f"{name}: each doubling of the pairs brings {span(slope, lambda v: f'{100 * v:.1f}')} points"
     if settled is not None:
-        told += f"; the doubling from {settled:,} pairs on brings less than one, so more of the same may help little"
+        told += (
+            f"; from {settled:,} pairs on no doubling brings a whole one, so more of the same may help little"
+        )
     elif slope.known and slope.low > 0:
         told += f", and the curve still rises at {sizes[-1]:,}: more of the same helps"
     else:
@@ -149,9 +158,6 @@ def _noise(name: str, one: FileNumbers) -> list[str]:
 def _information(name: str, one: FileNumbers) -> str:
     over, held = one.information["least_over_random"], one.information["least_over_most_length_held"]
     word = "help" if over.low > 0 else "hurt" if over.high < 0 else "make no sure difference"
-
-    def points(v: float) -> str:
-        return f"{100 * v:+.1f}"
 
     return (
         f"{name}: pairs of unlike answers {word} against a random half ({span(over, points)} points); least against "
@@ -183,10 +189,11 @@ def _compared(measured: Measured, names: list[str]) -> list[str]:
         for row in measured.comparisons
         if best in (row["a"], row["b"]) and row["holm"] < 0.05 and row["gap"].excludes_zero
     ]
+    others = f"{len(beaten)} of the {len(names) - 1} other files" if len(names) > 2 else "the other file"
+    surely = "surely" if beaten or len(names) > 2 else "not surely"
     said = (
-        f"On {printable(measured.common)}, {names[best]} teaches most ({span(measured.common_accuracy[best])}); it is "
-        f"surely ahead of {len(beaten)} of the {len(names) - 1} other files (paired intervals over prompts, and "
-        "McNemar's test corrected for all comparisons)."
+        f"On {printable(measured.common)}, {names[best]} teaches most: {span(measured.common_accuracy[best])}. It is "
+        f"{surely} ahead of {others} (paired intervals over prompts, and McNemar's test corrected for all comparisons)."
     )
     sizes = [one.counts["pairs"] for one in measured.files]
     if sizes[best] < max(sizes) and beaten:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heedful.atomic import make_folder, sync, writing
+from heedful.atomic import appearing
 from heedful.data import quality
 from heedful.data.problems import place
 from heedful.recipes.audit_learn import Learned, Split
@@ -65,7 +64,6 @@ def write(
     surveys: Sequence[Survey],
     splits: Sequence[Split],
     learned: Learned,
-    columns: Mapping[str, str],
 ) -> dict[str, int]:
     """Write both files, each whole or not at all, and return how many rows were kept and dropped, by reason.
 
@@ -78,9 +76,9 @@ def write(
     )
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
-        kept = stack.enter_context(_appearing(Path(cfg.clean)))
-        dropped = stack.enter_context(_appearing(dropped_path(cfg.clean)))
-        for number, raw, _ in rows_of(one, columns, usable=False):
+        kept = stack.enter_context(appearing(Path(cfg.clean)))
+        dropped = stack.enter_context(appearing(dropped_path(cfg.clean)))
+        for number, raw in rows_of(one):
             kind, reason = why[number]
             counts["dropped" if kind else "kept"] += 1
             if not kind:
@@ -96,22 +94,3 @@ def write(
 
 def _line(row: Mapping[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file that is at `path` once the block has ended well."""
-    make_folder(path.parent)
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        with writing(path):
-            with beside.open("wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(beside, path)
-            sync(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
-        raise

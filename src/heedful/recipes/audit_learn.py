@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from heedful.data import quality, quality_information, quality_noise, quality_sc
 from heedful.data.problems import printable
 from heedful.errors import HeedfulError
 from heedful.judges import probes
+from heedful.judges.answer_features import cache_key, pair_features
 from heedful.judges.probes import Array, Probe, Rows
-from heedful.recipes.audit_survey import Survey, content_of, keep, usable_pairs
+from heedful.recipes.audit_survey import Survey, content_of, keep, pairs_of, usable_pairs
 from heedful.run import Run
 
 if TYPE_CHECKING:
@@ -126,16 +128,13 @@ def recipe_of(cfg: Config, surveys: Sequence[Survey]) -> tuple[str, str]:
     if cfg.probe == "tfidf":
         two = max(int(one.usable.sum()) for one in surveys) <= probes.ONLY_WORDS
         words = "words and pairs of words" if two else "words"
-        return f"words {1 + two} {probes.HASHED} 1", f"TF-IDF of {words} and a logistic Bradley-Terry model"
+        return cache_key("tfidf", two=two), f"TF-IDF of {words} and a logistic Bradley-Terry model"
     if cfg.probe == "minilm":
-        from heedful.judges.probe_models import minilm_folder
-
-        folder = minilm_folder(cfg.model)
         name = cfg.model or "all-MiniLM-L6-v2"
-        return f"minilm {folder} 1", f"{name} embeddings and a logistic Bradley-Terry model"
+        return cache_key("minilm", cfg.model), f"{name} embeddings and a logistic Bradley-Terry model"
     if cfg.probe == "lm":
         return (
-            f"states {cfg.model} {cfg.precision} 1",
+            cache_key("lm", cfg.model, precision=cfg.precision),
             f"mean hidden states of {cfg.model} and a logistic Bradley-Terry model",
         )
     return "tuned", f"{cfg.model}, fine-tuned as a reward model (LoRA, one pass) for every fit"
@@ -143,14 +142,8 @@ def recipe_of(cfg: Config, surveys: Sequence[Survey]) -> tuple[str, str]:
 
 def _featurise(cfg: Config, spec: str) -> probes.Featurise:
     if cfg.probe in ("tfidf", "tuned"):
-        two = spec.startswith("words 2") or cfg.probe == "tuned"
-        return lambda pairs: probes.count_words(pairs, two=two)
-    from heedful.device import pick_device
-    from heedful.judges import probe_models
-
-    if cfg.probe == "minilm":
-        return probe_models.embed_pairs(probe_models.encoder(cfg.model, pick_device(cfg.device)))
-    return probe_models.state_pairs(cfg.model, device=cfg.device, precision=cfg.precision)
+        return pair_features("tfidf", two=spec.startswith("words 2") or cfg.probe == "tuned")
+    return pair_features(cfg.probe, cfg.model, precision=cfg.precision, device=cfg.device)
 
 
 def _lazy(make: Callable[[], Any]) -> Callable[[], Any]:
@@ -172,6 +165,7 @@ def learn(
     folder = features_folder(cfg)
     featurise = _lazy(lambda: _featurise(cfg, spec))
 
+    @cache
     def parts(i: int) -> list[Path]:
         one = surveys[i]
         key = f"{spec} {content_of(one.file)} {sorted(columns.items())} {int(one.usable.sum())}"
@@ -253,7 +247,7 @@ def _learn_file(
     tested = np.r_[rows.test, outside]
     sizes = quality_scale.sizes(len(rows.train), cfg.points, SMALLEST)
     learned = Learned(sizes, similarity=similarity.astype(float), strength=strength, about=about)
-    # A convex problem does not depend on the seed once every training pair is in.
+    # A convex problem does not depend on the seed once every training pair is in: it is solved once.
     same = cfg.probe != "tuned"
     arm = min(len(rows.train), cfg.arm_limit)
     for seed in range(cfg.seeds):
@@ -265,7 +259,9 @@ def _learn_file(
         learned.scale.append(np.stack(scale))
         some = np.sort(order[:arm])
         noise = [
-            fitted(
+            scale[-1][: len(rows.test)]
+            if same and q == 0 and arm == len(rows.train)
+            else fitted(
                 f"seed{seed}/noise-{round(100 * q)}",
                 some,
                 rows.test,
@@ -304,8 +300,9 @@ def _probe(
 
     pairs = list(usable_pairs(surveys[i], columns))
     for k, chosen in rows.common:
-        theirs = list(usable_pairs(surveys[k], columns))
-        pairs += [theirs[row] for row in chosen.tolist()]
+        wanted = np.zeros(len(surveys[k].line), bool)
+        wanted[np.flatnonzero(surveys[k].usable)[chosen]] = True
+        pairs += [pair for _, pair in pairs_of(surveys[k], columns, wanted)]
     how = Tuning(cfg.model, device=cfg.device, precision=cfg.precision, quiet=cfg.quiet)
     return tuned_probe(pairs, how, run)
 

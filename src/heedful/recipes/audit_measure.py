@@ -223,7 +223,8 @@ def _compare(
     common = splits[0].common
     # A prompt of two files is one prompt.
     ids = np.concatenate([surveys[k].of("prompt")[chosen] for k, chosen in common])
-    measured.common = cfg.eval or f"the held-out pairs of all {len(cfg.files)} files, as many of each"
+    every = "both" if len(cfg.files) == 2 else f"all {len(cfg.files)}"
+    measured.common = cfg.eval or f"the held-out pairs of {every} files, as many of each"
     measured.common_pairs = len(ids)
     lengths = np.concatenate(
         [quality.length_features(surveys[k].of("words"), surveys[k].of("characters"))[c] for k, c in common]

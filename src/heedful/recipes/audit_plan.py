@@ -78,8 +78,11 @@ def fits(cfg: Config, pairs: int) -> int:
 
     train = max(2, round(pairs * (1 - cfg.eval_share)))
     curve = len(sizes(train, cfg.points, SMALLEST))
-    repeated = cfg.seeds if cfg.probe != "tuned" and pairs <= REPEATED else 1
-    return cfg.seeds * (curve + len(LEVELS) + len(ARMS)) + repeated * FOLDS
+    linear = cfg.probe != "tuned"
+    repeated = cfg.seeds if linear and pairs <= REPEATED else 1
+    # What a linear probe learns from all training pairs is the same for every seed, and for no flipped labels too.
+    known = (cfg.seeds - 1 + (cfg.seeds if train <= cfg.arm_limit else 0)) if linear else 0
+    return cfg.seeds * (curve + len(LEVELS) + len(ARMS)) + repeated * FOLDS - known
 
 
 def describe(cfg: Config) -> str:
@@ -106,8 +109,8 @@ def describe(cfg: Config) -> str:
         lines += [
             f"  pairs        {trained:,} in all fits together",
             f"memory         about {size.parameters * 4 / 2**30 + 1:.1f} GiB",
-            f"cost           about {_time(flops / 1.5e11)} at 150 GFLOP/s (2 CPU cores, bf16), "
-            f"{_time(flops / 1.6e14)} at 160 TFLOP/s (one data-centre GPU at 40%)",
+            f"cost           about {shown_time(flops / 1.5e11)} at 150 GFLOP/s (2 CPU cores, bf16), "
+            f"{shown_time(flops / 1.6e14)} at 160 TFLOP/s (one data-centre GPU at 40%)",
         ]
     else:
         seconds = rows * (SECONDS[cfg.probe] + 1e-4) + trained * FIT_SECONDS
@@ -115,20 +118,26 @@ def describe(cfg: Config) -> str:
         lines += [
             f"memory         about {0.7 + 2.2 * largest * BYTES[cfg.probe] / 2**30:.1f} GiB",
             f"disk           about {rows * BYTES[cfg.probe] / 2**30:.2f} GiB of features (kept, see --cache)",
-            f"cost           about {_time(seconds)} of one CPU core",
+            f"cost           about {shown_time(seconds)} of one CPU core",
         ]
     return "\n".join([*lines, "nothing was run (--dry-run)"])
 
 
 def _trained(cfg: Config, pairs: int) -> int:
     """Training pairs of all fits of a file."""
+    from heedful.recipes.audit_learn import FOLDS, REPEATED
+
     train = pairs * (1 - cfg.eval_share)
     arm = min(train, cfg.arm_limit)
-    repeated = cfg.seeds if cfg.probe != "tuned" and pairs <= 50_000 else 1
-    return round(cfg.seeds * (2 * train + 6 * arm + 2 * arm) + repeated * 4 * pairs)
+    linear = cfg.probe != "tuned"
+    repeated = cfg.seeds if linear and pairs <= REPEATED else 1
+    # The sizes of the curve together are twice the whole, six levels of noise, five arms of two fifths.
+    curve = train * (1 + cfg.seeds if linear else 2 * cfg.seeds)
+    return round(curve + cfg.seeds * 8 * arm + repeated * (FOLDS - 1) * pairs)
 
 
-def _time(seconds: float) -> str:
+def shown_time(seconds: float) -> str:
+    """Seconds as a plan shows them: s, min or h."""
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heedful.atomic import write_file
+from heedful.data import quality
 from heedful.data.problems import place
 from heedful.data.quality_information import ALIKE
 from heedful.evals.intervals import Interval
 from heedful.recipes.audit_advice import advice, length_explains, names_of
 from heedful.recipes.audit_learn import Learned
 from heedful.recipes.audit_measure import Measured
-from heedful.recipes.audit_survey import Survey, rows_of
+from heedful.recipes.audit_survey import Survey, pairs_of
 from heedful.recipes.audit_tables import tables
 from heedful.report import write_report
 from heedful.report_plots import SERIES
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 MORE = 10
 """Suspicious pairs in suspicious.jsonl for each one on the page."""
-SAID = 4
-"""Sentences of advice under the title; all of it stands in a table."""
+SAID = 2
+"""Pieces of advice under the title, and the comparison of the files; all of it stands in a table."""
 LIMITS = [
     "Everything learned here is learned by the probe named above; a larger reward model may rank the files otherwise.",
     "Intervals are over held-out prompts, seeds averaged; they hold for prompts like those of the file.",
@@ -58,7 +59,7 @@ def finish(
     page = {
         "title": "Audit of " + ", ".join(names_of([one.file for one in measured.files])),
         "job": "audit",
-        "summary": said[:SAID],
+        "summary": [*said[:SAID], *(said[-1:] if len(cfg.files) > 1 else [])],
         "warnings": warnings(measured),
         "tables": [
             {"title": "Advice", "columns": ["in the order of weight"], "rows": [[text] for text in said]},
@@ -67,6 +68,7 @@ def finish(
         "curves": plots(measured),
         "samples": [_sample(one) for one in suspects if one["shown"]],
         "columns": ["chosen", "rejected"],
+        "headings": {"samples": "Suspicious pairs", "curves": "Plots", "curves_first": "yes"},
         "data": {
             "probe": probe,
             "files": [one.file for one in measured.files],
@@ -225,33 +227,37 @@ def plots(measured: Measured) -> list[dict[str, Any]]:
 def suspicious(
     cfg: Config, surveys: Sequence[Survey], measured: Measured, columns: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The pairs whose label the cross-validated probe believes least, of each file, with their lines and texts."""
+    """The pairs whose label the cross-validated probe believes least, of each file, with their lines and texts; of
+    those that are in the file several times, the first."""
     names = names_of([one.file for one in measured.files])
     found = []
     for i, (name, one) in enumerate(zip(names, measured.files)):
-        doubted = np.flatnonzero(one.confidence < 0.5)
+        survey = surveys[i]
+        again = quality.repeats(survey.of("high"), survey.of("low"), survey.of("side")).same_as >= 0
+        doubted = np.flatnonzero((one.confidence < 0.5) & ~again)
         order = doubted[np.argsort(one.confidence[doubted], kind="stable")][: MORE * cfg.shown]
-        rows = np.flatnonzero(surveys[i].usable)[order]
-        place_of = {int(row): rank for rank, row in enumerate(rows)}
+        rows = np.flatnonzero(survey.usable)[order]
+        rank_of = {int(row): rank for rank, row in enumerate(rows)}
+        wanted = np.zeros(len(survey.line), bool)
+        wanted[rows] = True
         picked = []
-        for number, _, row in rows_of(surveys[i], columns) if len(rows) else ():
-            if number in place_of:
-                rank = place_of[number]
-                words = surveys[i].words[number]
-                picked.append(
-                    {
-                        "file": one.file,
-                        "line": int(surveys[i].line[number]),
-                        "confidence": round(float(one.confidence[order[rank]]), 4),
-                        "prompt": row["prompt"],
-                        "chosen": row["chosen"],
-                        "rejected": row["rejected"],
-                        "words_chosen": int(words[0]),
-                        "words_rejected": int(words[1]),
-                        "name": name,
-                        "shown": rank < max(1, cfg.shown // len(names)) if cfg.shown else False,
-                    }
-                )
+        for number, (prompt, chosen, rejected) in pairs_of(survey, columns, wanted) if len(rows) else ():
+            rank = rank_of[number]
+            words = survey.words[number]
+            picked.append(
+                {
+                    "file": one.file,
+                    "line": int(survey.line[number]),
+                    "confidence": round(float(one.confidence[order[rank]]), 4),
+                    "prompt": prompt,
+                    "chosen": chosen,
+                    "rejected": rejected,
+                    "words_chosen": int(words[0]),
+                    "words_rejected": int(words[1]),
+                    "name": name,
+                    "shown": rank < max(1, cfg.shown // len(names)) if cfg.shown else False,
+                }
+            )
         found += sorted(picked, key=lambda one: (one["confidence"], one["line"]))
     return found
 

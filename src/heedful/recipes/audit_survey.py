@@ -128,7 +128,7 @@ class Surveyor(Checker):
 
     def _measure(self, line: int, row: Mapping[str, Any]) -> None:
         prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
-        asked = json.dumps(prompt, sort_keys=True).encode()
+        asked = _asked(prompt)
         key = int.from_bytes(hashlib.blake2b(asked, digest_size=8).digest(), "little")
         ordered = sorted((chosen, rejected))
         whole = hashlib.blake2b(json.dumps(ordered).encode() + asked, digest_size=16).digest()
@@ -163,6 +163,13 @@ class Surveyor(Checker):
             shaped[name] = shaped[name].reshape(-1, 2)
         shaped["signature"] = shaped["signature"].reshape(-1, quality.HASHES)
         return shaped
+
+
+def _asked(prompt: Any) -> bytes:
+    """What a prompt is told apart by: one message of a user is the same as its text alone."""
+    if not isinstance(prompt, str) and len(prompt) == 1 and prompt[0]["role"] == "user":
+        prompt = prompt[0]["content"]
+    return json.dumps(prompt, sort_keys=True).encode()
 
 
 def survey(
@@ -235,18 +242,28 @@ def _signed(value: NDArray[Any]) -> NDArray[Any]:
 
 def usable_pairs(one: Survey, columns: Mapping[str, str]) -> Iterator[tuple[Any, str, str]]:
     """(prompt, chosen, rejected) of the usable rows, in order, read again from the file."""
-    for _, _, row in rows_of(one, columns):
-        yield row["prompt"], row["chosen"], row["rejected"]
+    for _, pair in pairs_of(one, columns, one.usable):
+        yield pair
 
 
-def rows_of(
-    one: Survey, columns: Mapping[str, str], *, usable: bool = True
-) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
-    """(number of the row, row as it is in the file, canonical row) in order; usable ones only, or all.
+def pairs_of(
+    one: Survey, columns: Mapping[str, str], wanted: NDArray[np.bool_]
+) -> Iterator[tuple[int, tuple[Any, str, str]]]:
+    """(number of the row, (prompt, chosen, rejected)) of the wanted rows, a mask (N,) of usable ones, in order.
 
     Raises HeedfulError when the file is another one by now.
     """
     text = format_of(one.file).startswith("csv")
+    for number, raw in rows_of(one, wanted):
+        row = normalise(raw, "preference", columns, text=text).row
+        yield number, (row["prompt"], row["chosen"], row["rejected"])
+
+
+def rows_of(one: Survey, wanted: NDArray[np.bool_] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number of the row, row as it is in the file) in order, of the wanted rows, a mask (N,), or of all.
+
+    Raises HeedfulError when the file is another one by now.
+    """
     number = -1
     for item in scan(one.file):
         if item.row is None:
@@ -254,10 +271,8 @@ def rows_of(
         number += 1
         if number >= len(one.line) or item.line != one.line[number]:
             raise HeedfulError(printable(f"{one.file}: has changed since it was read; start again"))
-        if usable and one.state[number] != USABLE:
-            continue
-        made = normalise(item.row, "preference", columns, text=text)
-        yield number, item.row, made.row
+        if wanted is None or wanted[number]:
+            yield number, item.row
 
 
 def content_of(file: str) -> str:

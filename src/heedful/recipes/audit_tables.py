@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from heedful.data.quality_information import ALIKE, ARMS
-from heedful.recipes.audit_advice import names_of, percent, span
+from heedful.recipes.audit_advice import names_of, percent, points, span
 from heedful.recipes.audit_measure import FileNumbers, Measured
 
 
@@ -85,43 +85,7 @@ def _comparisons(measured: Measured, names: list[str]) -> list[dict[str, Any]]:
         note = f"Each file's probe on {measured.common} ({measured.common_pairs:,} pairs)."
         made.append(_grid("On the common evaluation", note, names, rows))
     if measured.comparisons:
-        columns = [
-            "A against B",
-            "A - B, points",
-            "only A right",
-            "only B right",
-            "p",
-            "p corrected",
-            "A for all of B",
-        ]
-        rows = [
-            [
-                f"{names[row['a']]} against {names[row['b']]}",
-                span(row["gap"], _points),
-                f"{row['only_first']:,}",
-                f"{row['only_second']:,}",
-                f"{row['p']:.2g}",
-                f"{row['holm']:.2g}",
-                _effective(row["a_to_reach_b"]),
-            ]
-            for row in measured.comparisons
-        ]
-        note = (
-            "Paired, on the common evaluation: bootstrap over prompts, McNemar's exact test over pairs, corrected "
-            "after Holm. The last two columns are n_eff: how many pairs of one file teach what all of the other "
-            "teaches."
-        )
-        made.append(
-            {
-                "title": "Files compared",
-                "note": note,
-                "columns": [*columns, "B for all of A"],
-                "rows": [
-                    [*row, _effective(found["b_to_reach_a"])]
-                    for row, found in zip(rows, measured.comparisons)
-                ],
-            }
-        )
+        made += [_compared(measured, names), _needed(measured, names)]
     others = [*names, "evaluation file"][: len(measured.overlap[0])]
     rows = [[name, *map(percent, shares)] for name, shares in zip(names, measured.overlap)]
     made.append(
@@ -135,6 +99,36 @@ def _comparisons(measured: Measured, names: list[str]) -> list[dict[str, Any]]:
     return made
 
 
+def _compared(measured: Measured, names: list[str]) -> dict[str, Any]:
+    columns = ["A against B", "A - B, points", "only A right", "only B right", "p", "p corrected"]
+    rows = [
+        [
+            f"{names[row['a']]} against {names[row['b']]}",
+            span(row["gap"], _points),
+            f"{row['only_first']:,}",
+            f"{row['only_second']:,}",
+            f"{row['p']:.2g}",
+            f"{row['holm']:.2g}",
+        ]
+        for row in measured.comparisons
+    ]
+    note = "Paired, on the common evaluation: bootstrap over prompts; McNemar's exact test over pairs, after Holm."
+    return {"title": "Files compared", "note": note, "columns": columns, "rows": rows}
+
+
+def _needed(measured: Measured, names: list[str]) -> dict[str, Any]:
+    """n_eff of each file against each other one."""
+    cells = [["–"] * len(names) for _ in names]
+    for row in measured.comparisons:
+        for first, second, name in (
+            (row["a"], row["b"], "a_to_reach_b"),
+            (row["b"], row["a"], "b_to_reach_a"),
+        ):
+            cells[first][second] = _effective(row[name], measured.files[first])
+    note = "n_eff: how many pairs of the row's file teach what all of the column's teaches, on the common evaluation."
+    return _grid("Pairs needed", note, names, [[name, *row] for name, row in zip(names, cells)])
+
+
 def _scale(measured: Measured, names: list[str]) -> dict[str, Any]:
     rows = []
     for name, one in zip(names, measured.files):
@@ -143,7 +137,7 @@ def _scale(measured: Measured, names: list[str]) -> dict[str, Any]:
             one.scale["n"], one.scale["accuracy"], gains, one.spread["scale"]
         ):
             told = "–" if gain is None else span(gain, _points)
-            rows.append([name, f"{n:,}", span(accuracy), told, _spread(spread)])
+            rows.append([name if gain is None else "", f"{n:,}", span(accuracy), told, _spread(spread)])
     columns = ["file", "training pairs", "accuracy", "gain of the doubling, points", "SD over seeds, points"]
     note = "Nested subsets of prompts, tested on the file's own held-out pairs."
     return {"title": "Scale", "note": note, "columns": columns, "rows": rows}
@@ -156,7 +150,7 @@ def _noise(measured: Measured, names: list[str]) -> dict[str, Any]:
             r = one.reliability[j]
             rows.append(
                 [
-                    name,
+                    name if j == 0 else "",
                     f"{q:.0%}",
                     span(one.noise["accuracy"][j]),
                     span(one.noise["excess_retention"][j], percent),
@@ -202,7 +196,7 @@ def _information(measured: Measured, names: list[str]) -> dict[str, Any]:
 
 
 def _points(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:+.1f}"
+    return "–" if math.isnan(value) else points(value)
 
 
 def _spread(value: float) -> str:
@@ -221,10 +215,13 @@ def _number(value: int | None) -> str:
     return "not yet" if value is None else f"{value:,}"
 
 
-def _effective(found: Any) -> str:
+def _effective(found: Any, of: FileNumbers) -> str:
     estimate, interval = found
+    least = of.scale["n"][0]
 
     def show(value: float) -> str:
-        return "not reached" if math.isinf(value) else f"{value:,.0f}"
+        return "not reached" if math.isinf(value) else f"{'at most ' * (value <= least)}{value:,.0f}"
 
+    if math.isinf(interval.low) or interval.low == interval.high:
+        return show(estimate)
     return f"{show(estimate)} ({show(interval.low)} to {show(interval.high)})"
