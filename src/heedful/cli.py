@@ -170,6 +170,12 @@ def _job(about: str, module: str) -> Command:
     )
 
 
+def _plain_job(about: str, module: str) -> Command:
+    """The same for a recipe without presets."""
+    job = _job(about, module)
+    return Command(about, job.options, job.run)
+
+
 def _tell(what: str) -> Command:
     """`heedful tell list` and the others."""
 
@@ -189,6 +195,55 @@ TELL = {
     "revert": "undo the last change",
     "conflicts": "find sentences that get in each other's way",
 }
+
+
+def _personalize(what: str) -> Command:
+    """`heedful personalize adapt` and the others."""
+
+    def command() -> tuple[type, Callable[[Any], int]]:
+        from heedful.recipes.personalize_commands import COMMANDS
+
+        return COMMANDS[what]
+
+    return Command(PERSONALIZE[what], lambda: command()[0], lambda options: command()[1](options))
+
+
+PERSONALIZE = {
+    "adapt": "fit it to one person with a few labels",
+    "query": "print the pairs to ask that person about",
+    "score": "score a file with that person's reward",
+}
+
+
+def _search(what: str) -> Command:
+    """`heedful search streams` and the others."""
+
+    def command() -> tuple[type, Callable[[Any], int]]:
+        from heedful.recipes.search_streams import COMMANDS
+
+        return COMMANDS[what]
+
+    return Command(SEARCH[what], lambda: command()[0], lambda options: command()[1](options))
+
+
+SEARCH = {
+    "streams": "write the search of a symbolic strategy for every problem of a file",
+    "verify": "check streams of search: strictly, as the paper does, and what went wrong",
+    "generate": "draw problems and write a data set of streams",
+}
+
+
+def serve(options: Any) -> int:
+    """Run `heedful serve`."""
+    from heedful.serve.command import main
+
+    return main(options)
+
+
+def _serve_options() -> Any:
+    from heedful.serve.command import Serve
+
+    return Serve
 
 
 def reproduce(options: Any) -> int:
@@ -212,12 +267,20 @@ COMMANDS = {
     "prefer": _job("tune a language model from preference pairs, or from prompts and a judge", "prefer"),
     "compare-methods": _job("compare methods of preference tuning at one budget", "compare_methods"),
     "audit": _job("compare preference files: scale, noise, information, length, suspicious pairs", "audit"),
+    "personalize fit": _job("fit a reward model of many heads to preference pairs", "personalize"),
+    **{f"personalize {what}": _personalize(what) for what in PERSONALIZE},
+    "personalize serve": Command("ask that person on a local web page", _serve_options, serve),
     "critique": _job("compare AI feedback with imitation of the critic, at equal budget", "critique"),
+    **{f"search {what}": _search(what) for what in SEARCH},
+    "search pretrain": _job("train a small decoder to search in text", "search"),
+    "search improve": _plain_job("improve it on its own streams: star, apa, dpo, grpo", "search_improve"),
+    "search eval": _plain_job("measure how many held-out problems it solves", "search_eval"),
     "check": Command("find everything wrong with data files", lambda: Check, check),
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),
     "compare": Command("compare two runs", lambda: Compare, compare),
     "report": Command("write a run's report again", lambda: Report, report),
     "reproduce": Command("run a paper's claims and write what holds", _reproduce_options, reproduce),
+    "serve": Command("open a run's local web page, where there is one", _serve_options, serve),
     "env": Command("print versions and device", lambda: Env, env),
 }
 
@@ -289,6 +352,12 @@ def _command(arguments: Sequence[str]) -> int:
         return 0
     two = " ".join(arguments[:2])  # `tell list` is a command of its own, `tell SENTENCE` is not
     name = two if two in COMMANDS else arguments[0]
+    parts = [command for command in COMMANDS if command.startswith(f"{name} ")]
+    if name not in COMMANDS and parts:
+        asked = arguments[1:2] in (["-h"], ["--help"])
+        told = "\n".join(f"  heedful {part}: {COMMANDS[part].about}" for part in parts)
+        print(f"heedful {name} is one of\n{told}", file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     if name not in COMMANDS or " " in arguments[0]:
         print(f"heedful: there is no command {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2

@@ -24,7 +24,14 @@ from heedful.errors import HeedfulError
 from heedful.model_card import card_text
 from heedful.model_folder import check_configs, check_weights, is_adapter, is_model, read_json
 
-Kind = Literal["language", "reward"]
+Kind = Literal["language", "reward", "vision", "image-text"]
+AUTO: dict[Kind, str] = {
+    "language": "AutoModelForCausalLM",
+    "reward": "AutoModelForSequenceClassification",
+    "vision": "AutoModel",
+    "image-text": "AutoModelForImageTextToText",
+}
+"""The class of transformers that loads each kind."""
 CONFIGS = ("*.json",)
 TOKENIZER = (*CONFIGS, "*.jinja", "*.txt", "*.model")
 EVERYTHING = (*TOKENIZER, "*.safetensors")
@@ -148,11 +155,13 @@ def load_model(
     """A transformers model in eval mode; for an adapter the `PeftModel` on its base, adapter frozen.
 
     kind "reward" gives a sequence-classification model with one score; on a language model its head is new
-    and zero. merged: fold an adapter into its base, which is what further training starts from.
+    and zero. "vision" gives the bare model under an image encoder, "image-text" one that reads images and writes
+    text. merged: fold an adapter into its base, which is what further training starts from.
     Raises HeedfulError for pickled weights, weights that are missing or do not fit, code in the folder, an
     adapter whose base is not there, a classifier with more than one label.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    import transformers
+    from transformers import AutoConfig
 
     folder = _folder(name, EVERYTHING)
     if is_adapter(folder):
@@ -160,9 +169,8 @@ def load_model(
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     if attn_implementation:
         options["attn_implementation"] = attn_implementation
-    auto: Any = AutoModelForCausalLM
+    auto: Any = getattr(transformers, AUTO[kind])
     if kind == "reward":
-        auto = AutoModelForSequenceClassification
         labels = AutoConfig.from_pretrained(folder).num_labels
         if is_reward_model(folder) and labels != 1:
             raise HeedfulError(f"{name} is a classifier with {labels} labels; a reward model has one")

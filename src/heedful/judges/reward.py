@@ -45,21 +45,32 @@ class RewardModel(Backbone):
         with self.autocast():
             return self.shared(groups) if self.shares_prefix else self.plain(groups)
 
+    def states(self, groups: Sequence[Group]) -> Tensor:
+        """What the head reads: the hidden state of every completion's last token, (completions, D)."""
+        with self.autocast():
+            return (self._shared_states if self.shares_prefix else self._plain_states)(groups)
+
     def shared(self, groups: Sequence[Group]) -> Tensor:
         """Scores by the packed computation."""
+        return self.head(self._shared_states(groups)).float().squeeze(-1)
+
+    def _shared_states(self, groups: Sequence[Group]) -> Tensor:
         # the state that would predict a token after the end is the state of the end itself
         longer = [Group(g.prompt, [[*c, 0] for c in g.completions]) for g in groups]
         hidden, layout = self.hidden(longer)
         last = torch.zeros(layout.shape[0], dtype=torch.long, device=hidden.device)
         last.index_reduce_(0, layout.row, torch.arange(len(layout.row), device=hidden.device), "amax")
-        return self.head(hidden[last]).float().squeeze(-1)
+        return hidden[last]
 
     def plain(self, groups: Sequence[Group]) -> Tensor:
         """Scores by a padded batch that repeats each prompt."""
+        return self.head(self._plain_states(groups)).float().squeeze(-1)
+
+    def _plain_states(self, groups: Sequence[Group]) -> Tensor:
         tokens, mask, *_ = self.padded(groups)
         hidden = self.decoder(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
         last = mask.sum(-1) - 1
-        return self.head(hidden[torch.arange(len(tokens), device=hidden.device), last]).float().squeeze(-1)
+        return hidden[torch.arange(len(tokens), device=hidden.device), last]
 
     def score(
         self, groups: Sequence[Group], *, progress: Callable[[int], None] | None = None

@@ -160,8 +160,9 @@ def _base_model(asked: Sequence[str], seed: int, size: Size, run: Run) -> Path:
 
     from heedful import hub
     from heedful.fit import FitConfig, fit
-    from heedful.papers.scratch import small_llama, tokenizer
+    from heedful.papers.scratch import tokenizer
     from heedful.policies import objectives
+    from heedful.policies.decoder import small_llama
     from heedful.policies.language import LanguagePolicy
 
     stage = f"texts/seed{seed}/base"

@@ -155,8 +155,8 @@ def base_model(name: str, width: int, layers: int, steps: int, seed: int, run: R
 
     from heedful import hub
     from heedful.fit import FitConfig, fit
-    from heedful.papers.scratch import small_llama
     from heedful.policies import objectives
+    from heedful.policies.decoder import small_llama
     from heedful.policies.language import LanguagePolicy
 
     stage = f"world/seed{seed}/{name}-base"

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from heedful import hub
 from heedful.fit import FitConfig, fit
 from heedful.policies import objectives
+from heedful.policies.decoder import small_llama
 from heedful.policies.language import LanguagePolicy
 from heedful.run import Run
 
@@ -61,26 +62,6 @@ def scratch_assistant(prompts: Sequence[str], run: Run, *, steps: int = STEPS) -
         weight=objectives.row_weight("best"),
     )
     return hub.save_model(policy.module, made, folder, card={"title": "A scratch assistant for smoke tests"})
-
-
-def small_llama(
-    made: Any, *, hidden: int, inner: int, layers: int, key_values: int = 4, context: int = 512
-) -> LlamaForCausalLM:
-    """A Llama of four heads with new weights, drawn by torch's global generator, for this tokenizer."""
-    config = LlamaConfig(
-        vocab_size=len(made),
-        hidden_size=hidden,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=key_values,
-        max_position_embeddings=context,
-        bos_token_id=made.bos_token_id,
-        eos_token_id=made.eos_token_id,
-        pad_token_id=made.pad_token_id,
-        tie_word_embeddings=False,
-    )
-    return LlamaForCausalLM(config)
 
 
 def tokenizer(texts: Sequence[str]) -> Any:

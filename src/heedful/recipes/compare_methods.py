@@ -54,7 +54,8 @@ class Config:
     """Whether a plain-text prompt goes through the chat template; auto: when there is one."""
 
     judge: str = ""
-    """Who scores samples and held-out answers: `rule:...` or `path.py:function` in TRL's reward signature."""
+    """Who scores samples and held-out answers: `rule:...`, `path.py:function` in TRL's reward signature, or
+    `personalize:RUN`, a person."""
     reward_model: str = ""
     """A reward model as the judge: a saved one, or a language model to fit to the pairs of --data, once for all."""
     gold: str = ""
@@ -177,6 +178,7 @@ def main(cfg: Config) -> int:
     import json
 
     from heedful.recipes import compare_plan
+    from heedful.recipes.personalize_judge import state_files
     from heedful.run import open_run
 
     cfg = settle(cfg)
@@ -185,6 +187,7 @@ def main(cfg: Config) -> int:
         return 0
     named = (cfg.data, cfg.prompts, cfg.eval_data, cfg.eval_prompts)
     files = [name for name in named if name and not name.startswith("hub:")]
+    files += state_files(cfg.judge, cfg.gold)
     with open_run(cfg.out, cfg, seed=cfg.seed, data=files, volatile=VOLATILE) as opened:
         # Of several processes one speaks.
         cfg = replace(cfg, quiet=True, json=False) if opened.rank else cfg

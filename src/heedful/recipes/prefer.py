@@ -50,7 +50,7 @@ class Config:
     """Whether a plain-text prompt goes through the chat template; auto: when there is one."""
 
     judge: str = ""
-    """Who scores samples: `rule:...` or `path.py:function` in TRL's reward signature."""
+    """Who scores samples: `rule:...`, `path.py:function` in TRL's reward signature, or `personalize:RUN`, a person."""
     reward_model: str = ""
     """A reward model as the judge: a saved one, or a language model to fit to the pairs of --data."""
     gold: str = ""
@@ -213,6 +213,7 @@ def main(cfg: Config) -> int:
     import json
 
     from heedful.recipes import plan
+    from heedful.recipes.personalize_judge import state_files
     from heedful.run import open_run
 
     cfg = settle(cfg)
@@ -222,6 +223,7 @@ def main(cfg: Config) -> int:
     files = [
         f for f in (cfg.data, cfg.prompts, cfg.eval_data, cfg.eval_prompts) if f and not f.startswith("hub:")
     ]
+    files += state_files(cfg.judge, cfg.gold)
     with open_run(cfg.out, cfg, seed=cfg.seed, data=files, volatile=VOLATILE) as opened:
         # Of several processes one speaks.
         cfg = replace(cfg, quiet=True, json=False) if opened.rank else cfg

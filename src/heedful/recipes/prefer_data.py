@@ -16,6 +16,7 @@ from heedful.judges.reward import RewardModel, reward_objective
 from heedful.judges.rules import parse_judge
 from heedful.policies import objectives
 from heedful.policies.backbone import Lora
+from heedful.recipes.personalize_judge import is_personal, personal_judge
 from heedful.run import Run
 
 if TYPE_CHECKING:
@@ -166,10 +167,12 @@ def _prompts(rows: Part, row_of: dict[bytes, tuple[Part, int]], limit: int) -> l
 
 
 def judge(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> Judge | None:
-    """The judge of the options: a rule, a function, a saved reward model, or one fitted to the pairs here.
+    """The judge of the options: a rule, a function, a person, a saved reward model, or one fitted to the pairs here.
 
     Raises HeedfulError when a reward model must be fitted and there are no pairs.
     """
+    if is_personal(cfg.judge):
+        return personal_judge(cfg.judge, device=how["device"])
     if cfg.judge:
         return parse_judge(cfg.judge, columns=data.columns)
     if not cfg.reward_model:
@@ -182,12 +185,14 @@ def judge(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> Judge | Non
 
 
 def gold_judge(cfg: Config, data: Data, how: dict[str, Any]) -> Judge | None:
-    """The judge that only measures: a rule, a function or a saved reward model; None without --gold.
+    """The judge that only measures: a rule, a function, a person or a saved reward model; None without --gold.
 
     Raises HeedfulError as `parse_judge` does, and for a model that is no reward model.
     """
     if not cfg.gold:
         return None
+    if is_personal(cfg.gold):
+        return personal_judge(cfg.gold, device=how["device"])
     if cfg.gold.startswith("rule:") or ".py:" in cfg.gold:
         return parse_judge(cfg.gold, columns=data.columns)
     if not is_reward_model(cfg.gold):
