@@ -44,7 +44,9 @@ class Backbone:
 
     module: the transformers model, or the peft model round it. precision "bf16" computes under autocast and keeps
     frozen linear layers in bfloat16; trained weights always stay float32. `shares_prefix` says whether prompts are
-    encoded once for all their completions; it is off for architectures where that is not exact.
+    encoded once for all their completions; it is off for architectures where that is not exact. small is for models of
+    some million parameters and prompts of some tokens: rows are refilled while sampling (see `refill`), and attention
+    stays in float32, which is faster over short rows.
     """
 
     task = "CAUSAL_LM"
@@ -60,8 +62,10 @@ class Backbone:
         device: str = "auto",
         seed: int = 0,
         lora: Lora | None = None,
+        small: bool = False,
     ) -> None:
         self.source = source
+        self.small = small
         self.device = torch.device(pick_device(device))
         self.precision: Literal["bf16", "fp32"] = pick_precision(precision, self.device.type)
         self.encoder = Encoder(tokenizer, template)
@@ -152,7 +156,7 @@ class Backbone:
 
     def hidden(self, groups: Sequence[Group]) -> tuple[Tensor, packing.Pack]:
         """Hidden states (M, D) that predict each completion token, and the layout that says which is which."""
-        layout = packing.pack(groups, self.device)
+        layout = packing.pack(groups, self.device, float_attention=self.small)
         with self.attention(packing.ATTENTION):
             out = self.decoder(
                 input_ids=layout.tokens,

@@ -23,7 +23,7 @@ from heedful import hub
 from heedful.errors import HeedfulError
 from heedful.feedback import Samples
 from heedful.model_folder import check_weights, is_adapter
-from heedful.policies import packing, sampling
+from heedful.policies import packing, refill, sampling
 from heedful.policies.adapter_sum import why_not
 from heedful.policies.backbone import Backbone
 from heedful.policies.encode import Prompt
@@ -310,10 +310,9 @@ class LanguagePolicy(Backbone):
             window = getattr(self.transformer.config, "sliding_window", None)
             longest = max((len(ids) for ids in prompts), default=0) + max_new_tokens
             if self.shares_prefix and (not window or longest <= window):
+                generate = refill.generate if self.small else sampling.generate
                 with self.attention(packing.ATTENTION):
-                    drawn = sampling.generate(
-                        self.decoder, logits, prompts, n, seeds, progress=progress, **options
-                    )
+                    drawn = generate(self.decoder, logits, prompts, n, seeds, progress=progress, **options)
             else:
                 drawn = sampling.generate_padded(
                     self.transformer, prompts, n, seeds, progress=progress, **options

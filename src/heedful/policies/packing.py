@@ -12,6 +12,7 @@ Letters: B prompts, N completions per prompt, T tokens, D hidden size, V vocabul
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from transformers import AttentionInterface
 
 ATTENTION = "heedful_packed"
 HEAD_CHUNK = 128  # positions whose logits exist at the same time: 128 x 49152 x 4 bytes = 25 MB
+HEAD_CHUNK_NUMBERS = 128 * 49152  # with a small vocabulary more positions have room for theirs
 
 
 class Group(NamedTuple):
@@ -59,6 +61,7 @@ class Pack:
     row: Tensor  # (M,) which completion it belongs to
     column: Tensor  # (M,) where in that completion
     shape: tuple[int, int]  # completions, longest completion
+    float_attention: bool = False  # attention in float32 under autocast too
 
     def attend(
         self,
@@ -72,22 +75,29 @@ class Pack:
         window: int | None = None,
     ) -> Tensor:
         """Attention inside each group: (1, H, T, D) -> (1, T, H, D)."""
+        kind = value.dtype
+        if self.float_attention:
+            query, key, value = query.float(), key.float(), value.float()
+        lengths = [end - start for start, end, _ in self.segments]
         pieces = []
-        for start, end, mask in self.segments:
-            mask, causal = _within(mask, end - start, self.positions[0, start:end], window)
-            pieces.append(
-                F.scaled_dot_product_attention(
-                    query[:, :, start:end],
-                    key[:, :, start:end],
-                    value[:, :, start:end],
-                    attn_mask=mask,
-                    is_causal=causal,
-                    dropout_p=dropout,
-                    scale=scaling,
-                    enable_gqa=query.shape[1] != key.shape[1],
+        with torch.autocast(query.device.type, enabled=False) if self.float_attention else nullcontext():
+            # split, not slices: a slice's gradient is as long as the whole row, of zeros but for the slice
+            parts = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
+            for (start, end, mask), (q, k, v) in zip(self.segments, parts, strict=True):
+                mask, causal = _within(mask, end - start, self.positions[0, start:end], window)
+                pieces.append(
+                    F.scaled_dot_product_attention(
+                        q,
+                        k,
+                        v,
+                        attn_mask=mask,
+                        is_causal=causal,
+                        dropout_p=dropout,
+                        scale=scaling,
+                        enable_gqa=query.shape[1] != key.shape[1],
+                    )
                 )
-            )
-        return torch.cat(pieces, dim=2).transpose(1, 2)
+        return torch.cat(pieces, dim=2).transpose(1, 2).to(kind)
 
 
 def _within(
@@ -131,7 +141,9 @@ class UnsupportedModel(RuntimeError):
     """This architecture cannot share prefixes; the caller falls back to padded batches."""
 
 
-def pack(groups: Sequence[Group], device: torch.device | str = "cpu") -> Pack:
+def pack(
+    groups: Sequence[Group], device: torch.device | str = "cpu", *, float_attention: bool = False
+) -> Pack:
     """Lay groups out in one row. Completions are numbered in order: those of the first group first."""
     tokens: list[int] = []
     positions: list[int] = []
@@ -180,6 +192,7 @@ def pack(groups: Sequence[Group], device: torch.device | str = "cpu") -> Pack:
         tensor(rows),
         tensor(columns),
         (row, longest),
+        float_attention,
     )
 
 
@@ -224,6 +237,10 @@ class _FrozenHeadLogp(torch.autograd.Function):
         return grad_outputs[0][:, None].to(direction.dtype) * direction, None, None, None
 
 
+def _chunk(vocabulary: int) -> int:
+    return max(HEAD_CHUNK, HEAD_CHUNK_NUMBERS // vocabulary)
+
+
 def _plain_logp(hidden: Tensor, head: nn.Module, target: Tensor) -> Tensor:
     logits = head(hidden).float()
     return logits.gather(-1, target[:, None]).squeeze(-1) - logits.logsumexp(-1)
@@ -233,13 +250,17 @@ def token_logp(hidden: Tensor, head: nn.Module, target: Tensor, weight: Tensor |
     """Log-probability of each target from the hidden state that predicts it.
 
     hidden (M, D), target (M,) -> (M,) float32. `weight` is the head's matrix in the compute type, if a copy exists.
-    A frozen linear head keeps nothing for the backward pass but (M, D); a trained one recomputes its logits.
+    A frozen linear head keeps nothing for the backward pass but (M, D); a trained one recomputes its logits, unless
+    the vocabulary is so small that all of them are kept.
     """
     if type(head) is nn.Linear and not head.weight.requires_grad:
         return _FrozenHeadLogp.apply(hidden, head.weight if weight is None else weight, head.bias, target)  # type: ignore[return-value]
     pieces = []
-    for start in range(0, hidden.shape[0], HEAD_CHUNK):
-        part = slice(start, start + HEAD_CHUNK)
+    size = _chunk(int(getattr(head, "out_features", HEAD_CHUNK_NUMBERS)))
+    if hidden.shape[0] <= size > HEAD_CHUNK:
+        return -F.cross_entropy(head(hidden).float(), target, reduction="none")
+    for start in range(0, hidden.shape[0], size):
+        part = slice(start, start + size)
         if torch.is_grad_enabled():
             from torch.utils.checkpoint import checkpoint
 

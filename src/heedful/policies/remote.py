@@ -5,15 +5,14 @@ Letters: B inputs, N samples per input.
 
 from __future__ import annotations
 
-import email.utils
 import hashlib
 import json
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
@@ -25,9 +24,7 @@ from heedful.atomic import write_file
 from heedful.errors import HeedfulError
 from heedful.feedback import Samples
 from heedful.policies.encode import Prompt
-
-LONGEST_PAUSE = 60.0
-"""Seconds; a server that asks for more in Retry-After is asked again after this long."""
+from heedful.policies.web import beginning, persist
 
 
 class Spent(NamedTuple):
@@ -240,7 +237,7 @@ class RemotePolicy:
             }
             cut = sum(c.get("finish_reason") == "length" for c in choices)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise HeedfulError(f"{self.url}{path} sent no completion: {_excerpt(response)}") from error
+            raise HeedfulError(f"{self.url}{path} sent no completion: {beginning(response)}") from error
         with self._lock:
             for name, count in counts.items():
                 self.usage[name] += count or 0
@@ -248,50 +245,11 @@ class RemotePolicy:
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         """The server's answer of status 200; tries again where that may help."""
-        where, problem = f"{self.url}{path}", ""
-        for attempt in range(self.retries + 1):
-            asked: float | None = None
+        where = f"{self.url}{path}"
+
+        def note(what: str) -> None:
             with self._lock:
-                self.usage["requests"] += 1
-            try:
-                response = self._client.post(where, json=body)
-            except httpx.InvalidURL as error:
-                raise HeedfulError(f"{where}: {error}") from error
-            except (httpx.TransportError, httpx.DecodingError) as error:
-                problem = f"no answer ({type(error).__name__}: {error})"
-            else:
-                if response.status_code == 200:
-                    return response
-                problem = f"status {response.status_code}: {_excerpt(response)}"
-                if response.status_code not in (408, 429) and response.status_code < 500:
-                    raise HeedfulError(f"{where} refused the request, {problem}")
-                asked = _retry_after(response)
-            if attempt == self.retries:
-                break
-            with self._lock:
-                self.usage["retries"] += 1
-            # jitter keeps the threads of a batch from coming back all at once
-            self._pause(
-                min(LONGEST_PAUSE, asked if asked is not None else 0.5 * 2**attempt) * random.uniform(1, 1.25)
-            )
-        raise HeedfulError(f"{where} failed {self.retries + 1} times, the last time: {problem}")
+                self.usage[what] += 1
 
-
-def _excerpt(response: httpx.Response) -> str:
-    text = " ".join(response.text.split())
-    return text[:300] + ("…" if len(text) > 300 else "") if text else "(empty answer)"
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds the server asks to wait (RFC 9110, section 10.2.3: a number or a date); None when it does not."""
-    value = response.headers.get("Retry-After", "").strip()
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, seconds) if seconds == seconds else None
+        ask = partial(self._client.post, where, json=body)
+        return persist(ask, where, retries=self.retries, pause=self._pause, note=note)

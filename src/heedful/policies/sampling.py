@@ -30,7 +30,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass
-class _Prefill:
+class Prefill:
     """Encodes the prompts and keeps their keys and values, (B, K, P, D) a layer."""
 
     layout: Pack
@@ -48,6 +48,7 @@ class _Prefill:
         dropout: float = 0.0,
         window: int | None = None,
     ) -> Tensor:
+        """Attention over each prompt's own tokens, as `Pack.attend`; the keys and values are kept."""
         longest = max(end - start for start, end, _ in self.layout.segments)
         if layer != len(self.keys) or (window is not None and longest > window):
             raise UnsupportedModel("layers out of order, or a prompt longer than the model's sliding window")
@@ -59,10 +60,10 @@ class _Prefill:
         return self.layout.attend(layer, query, key, value, scaling=scaling)
 
 
-class _Decode:
+class Decode:
     """One step for all rows: shared prompt keys, and each row's own keys up to the current step."""
 
-    def __init__(self, prefill: _Prefill, lengths: Tensor, n: int, window: int | None = None) -> None:
+    def __init__(self, prefill: Prefill, lengths: Tensor, n: int, window: int | None = None) -> None:
         self.prefix_keys, self.prefix_values = prefill.keys, prefill.values
         longest = prefill.keys[0].shape[2]
         self.padding = torch.arange(longest, device=lengths.device)[None] >= lengths[:, None]  # (B, P)
@@ -135,10 +136,11 @@ class _Decode:
         return k[:, :, : self.step + 1], v[:, :, : self.step + 1]
 
 
-def uniforms(seeds: np.ndarray, step: int) -> np.ndarray:
-    """One number in [0, 1) for each row's seed (uint64) at a step: SplitMix64, so a pure function of both."""
+def uniforms(seeds: np.ndarray, step: int | np.ndarray) -> np.ndarray:
+    """One number in [0, 1) for each row's seed (uint64) at a step, or at a step of its own: SplitMix64, so a pure
+    function of both."""
     with np.errstate(over="ignore"):
-        x = seeds + np.uint64(0x9E3779B97F4A7C15) * np.uint64(step + 1)
+        x = seeds + np.uint64(0x9E3779B97F4A7C15) * (np.asarray(step) + 1).astype(np.uint64)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(31))
@@ -208,12 +210,12 @@ def generate(
         batch = order[first : first + per_batch]
         rows = [i * n + j for i in batch for j in range(n)]
         layout = pack([Group(prompts[i], [[0]]) for i in batch], device)
-        prefill = _Prefill(layout)
+        prefill = Prefill(layout)
         hidden = decoder(
             input_ids=layout.tokens, position_ids=layout.positions, use_cache=False, heedful_layout=prefill
         ).last_hidden_state[0, layout.read]
         lengths = torch.tensor([len(prompts[i]) for i in batch], device=device)
-        state = _Decode(prefill, lengths, n)
+        state = Decode(prefill, lengths, n)
         positions = lengths.repeat_interleave(n)
         logits = head(hidden).repeat_interleave(n, 0)
         alive = np.arange(len(rows))

@@ -17,6 +17,7 @@ from heedful.progress import Progress
 from heedful.run import Run
 
 PART = 256  # samples drawn together, which a kill may cost; a row decodes the faster the more are beside it
+SMALL_PART = 4096  # the same with a small model, which draws them in seconds
 
 
 def sample_once(
@@ -31,14 +32,14 @@ def sample_once(
     on_part: Callable[[Samples], None] | None = None,
     **how: Any,
 ) -> Samples:
-    """`policy.sample` kept as `<name>.jsonl`, one row per prompt, drawn in parts of 256 samples.
+    """`policy.sample` kept as `<name>.jsonl`, one row per prompt, drawn in parts of PART samples.
 
     how: temperature, top_p, top_k, max_new_tokens, stop, max_rows. What is drawn is a function of the run's seed,
     of `stream` (the name, unless two stages are to share their random numbers) and of the policy, so a resumed run
     gets the very same samples. on_part: called in rank 0 with each part as soon as it is there.
     """
 
-    size = max(1, PART // n)
+    size = max(1, (SMALL_PART if policy.small else PART) // n)
 
     def part(first: int) -> list[dict[str, Any]]:
         chunk = list(prompts[first : first + size])
@@ -97,7 +98,7 @@ def sample_and_judge(
 ) -> tuple[Samples, Feedback]:
     """`sample_once` and `judge_once` under two names, side by side: a part is judged while the next one is drawn.
 
-    The judge sees the samples in parts of 256, in order, and one part at a time. A reward model on the device that
+    The judge sees the samples in parts, in order, and one part at a time. A reward model on the device that
     samples waits until all are drawn, since the two would only slow each other down. how: see `sample_once`.
     """
     same_device = getattr(judge, "device", None) == policy.device
