@@ -104,6 +104,19 @@ def test_tfidf_is_that_of_scikit_learn(tmp_path: Path) -> None:
         assert (np.abs(ours - wanted) < 1e-4).mean() > 0.9 and np.abs(ours - wanted).max() < 0.1
 
 
+def test_the_most_frequent_columns_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = parts_of(tmp_path, texts(60))
+    whole = probes.learn_space(files, np.ones(60, bool))
+    monkeypatch.setattr(probes, "WIDEST", 50)
+    space = probes.learn_space(files, np.ones(60, bool))
+    assert space.width == 50 < whole.width and space.idf is not None and whole.idf is not None
+    kept, dropped = space.idf > 0, (whole.idf > 0) & (space.idf == 0)
+    # The weight falls with the frequency.
+    assert whole.idf[kept].max() <= whole.idf[dropped].min()
+    made, _ = probes.place([(files, np.ones(60, bool))], space)
+    assert made.shape == (60, 50)
+
+
 def test_rows_are_placed_in_order_from_several_files_whatever_the_parts(tmp_path: Path) -> None:
     a, b = texts(50), texts(30, seed=1)
     small, large = parts_of(tmp_path / "s", a, size=7), parts_of(tmp_path / "l", a, size=100)

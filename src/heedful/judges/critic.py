@@ -112,7 +112,8 @@ def rlpd(config: CriticConfig | None = None) -> CriticConfig:
 @dataclass
 class Transitions:
     """B transitions. action (B, H, A): a chunk; reward: what it brought, discounted inside the chunk; mask: 0 where the
-    task ended; mc_return: the return that was reached, which Cal-QL needs; index: which transitions, for caches."""
+    task ended; mc_return: the return that was reached, which Cal-QL needs; index, next_index: the numbers of both
+    states, for caches of candidates."""
 
     observations: Observations
     action: Tensor
@@ -121,6 +122,7 @@ class Transitions:
     next_observations: Observations
     mc_return: Tensor | None = None
     index: Tensor | None = None
+    next_index: Tensor | None = None
 
 
 class Critic:

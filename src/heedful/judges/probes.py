@@ -37,12 +37,15 @@ PART = 10_000
 """Pairs in a part of the cache: what a kill can lose."""
 HASHED = 2**20
 """Columns that words are hashed to."""
+WIDEST = 2**18
+"""Most columns of a space; a fit takes its time and memory by them."""
 ONLY_WORDS = 200_000
 """Pairs beyond which TF-IDF leaves out pairs of words, so that a million fit into 4 GB."""
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 """Inverse regularisations tried, as scikit-learn's C."""
-TRIED = 20_000
-"""Pairs on which they are tried."""
+TRIED = 50_000
+"""Pairs on which they are tried. The best strength falls with the number of pairs, so what few pairs choose is too weak
+a regularisation for many."""
 CONVERGED = 1e-3
 """Of the gradient at zero weights, the share at which L-BFGS ends."""
 LARGEST = 30.0
@@ -159,7 +162,8 @@ class Space:
 def learn_space(parts: Sequence[Path], train: Array) -> Space:
     """The space of a file's training rows (a mask over all N): labels play no part in it.
 
-    Of words, those that fewer than two training answers have are left out; the weight is log((1 + n) / (1 + df)) + 1.
+    Of words, those that fewer than two training answers have are left out, and all but the WIDEST most frequent ones;
+    the weight is log((1 + n) / (1 + df)) + 1.
     """
     first = read_part(parts[0])
     if "chosen_indptr" not in first:
@@ -172,6 +176,8 @@ def learn_space(parts: Sequence[Path], train: Array) -> Space:
             df += np.bincount(part[f"{side}_indices"][rows], minlength=HASHED)
             n += int(kept.sum())
     used = df >= 2
+    if used.sum() > WIDEST:
+        used[np.argsort(-df, kind="stable")[WIDEST:]] = False
     idf = np.where(used, np.log((1 + n) / (1 + df)) + 1, 0).astype(np.float32)
     column = np.cumsum(used, dtype=np.int32) - 1
     return Space(idf, column.astype(np.int32), int(used.sum()))

@@ -112,7 +112,9 @@ def world_of(model: str, **given: Any) -> Settings:
             try:
                 told = json.loads(place.read_bytes())
                 known = {f.name for f in fields(Settings)}
-                own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k in known}
+                own: dict[str, Any] = {
+                    k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k in known
+                }
                 return replace(Settings(**own), **given)
             except (ValueError, TypeError, AttributeError) as error:
                 raise HeedfulError(f"{place} cannot be read: {error}") from error
