@@ -112,7 +112,7 @@ def chosen_longer(rows: Sequence[Mapping[str, Any]]) -> tuple[float, tuple[float
     """In how many percent of the pairs the chosen answer has more characters, with an interval over prompts."""
     longer = [len(row["chosen"]) > len(row["rejected"]) for row in rows]
     prompts = np.unique([row["prompt"] for row in rows], return_inverse=True)[1]
-    table = np.stack([np.bincount(prompts, longer), np.bincount(prompts)], 1)
+    table = np.stack([np.bincount(prompts, longer), np.bincount(prompts)], 1).astype(float)
     found = interval_of(table, lambda m: float(100 * m[0] / m[1]))
     return found.estimate, (found.low, found.high)
 

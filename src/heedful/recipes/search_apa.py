@@ -70,7 +70,9 @@ class Critic(nn.Module):
 
 def _stand_in(policy: LanguagePolicy, module: nn.Module) -> LanguagePolicy:
     """The policy with another module of the same architecture."""
-    other = copy.copy(policy)
+    other: Any = copy.copy(
+        policy
+    )  # its annotation says peft's, which any module of the architecture stands in for
     other.module = module
     other._head_copy = None
     return other
