@@ -413,6 +413,15 @@ def test_polyak_follows_and_rises() -> None:
         Polyak(fast, 0.0)
 
 
+def test_polyak_shares_what_is_frozen() -> None:
+    fast = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    fast[0].requires_grad_(False)
+    slow = Polyak(fast, 0.5)
+    assert slow.module[0].weight is fast[0].weight and slow.module[1].weight is not fast[1].weight  # type: ignore[index]
+    assert set(slow.tensors()) == {"slow/1.weight", "slow/1.bias", "slow/updates"}
+    assert fast[1].weight.requires_grad
+
+
 def test_the_average_is_trained_through_fit_and_survives_a_restart(tmp_path: Path) -> None:
     """Stopped half way, the run goes on to the very same weights, averaged ones included."""
     observations = {"state": torch.randn(32, 3, generator=generator(1))}

@@ -330,3 +330,21 @@ def test_what_a_vision_policy_refuses(folders: dict[str, Path]) -> None:
     with pytest.raises(HeedfulError, match="not the one that belongs to this model"):
         policy.prompt_ids("stop")
     assert stack([{"task": "a"}, {"task": "b"}]) == {"task": ["a", "b"]}
+
+
+def test_an_adapter_trained_in_bfloat16_is_folded_into_the_vision_model_it_belongs_to(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Frozen layers were rounded while it was trained; what is folded are the weights as they are in the file."""
+    language = VisionLanguage.load(str(folders["smolvlm"]), lora=Lora(rank=4), device="cpu", precision="bf16")
+    with torch.no_grad():
+        for name, p in language.module.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.1)
+    hub.save_model(language.module, language.tokenizer, tmp_path / "whole", card="a policy", merged=True)
+    whole = VisionLanguage.load(str(tmp_path / "whole"), **PLAIN).transformer.state_dict()
+    plain = VisionLanguage.load(str(folders["smolvlm"]), **PLAIN).transformer.state_dict()
+    changed = [name for name in plain if not torch.equal(whole[name], plain[name])]
+    assert changed and all(
+        (".layers." in name and "norm" not in name) or "connector" in name for name in changed
+    )

@@ -15,7 +15,8 @@ import torch
 
 from heedful.errors import HeedfulError
 from heedful.feedback import Samples
-from heedful.policies.remote import LONGEST_PAUSE, RemotePolicy, Spent
+from heedful.policies.remote import RemotePolicy, Spent
+from heedful.policies.web import LONGEST_PAUSE
 
 
 class Reply:

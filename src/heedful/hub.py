@@ -328,7 +328,8 @@ def _merge(model: Any, reward: bool) -> Any:
         return _without_home(copy.deepcopy(model).float().merge_and_unload())
     # frozen layers in bfloat16 have lost bits, and a merge would make that permanent: start from the file
     active = model.active_adapter
-    base = load_model(_home(model), kind="reward" if reward else "language")
+    sees = hasattr(model.get_base_model().config, "vision_config")
+    base = load_model(_home(model), kind="reward" if reward else "image-text" if sees else "language")
     fresh = PeftModel(base, copy.deepcopy(model.peft_config[active]), adapter_name=active)
     set_peft_model_state_dict(
         fresh, get_peft_model_state_dict(model, adapter_name=active), adapter_name=active

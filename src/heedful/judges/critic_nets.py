@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+CACHED_ROWS = 5120
+"""Rows, over all members, that are computed at a time where no gradient is kept: more leave the processor's cache."""
+
 
 class MembersLinear(nn.Module):
     """K linear layers side by side: (K, R, I) -> (K, R, O); orthogonal weights of this gain, each member its own."""
@@ -85,6 +88,15 @@ class QEnsemble(nn.Module):
 
     def forward(self, features: Tensor, actions: Tensor, members: Tensor | None = None) -> Tensor:
         """features (B, F), actions (B, N, T) -> (K, B, N, outputs); members: which to compute, all without."""
+        b, n, _ = actions.shape
+        count = self.members if members is None else len(members)
+        part = max(1, CACHED_ROWS // (count * n))
+        if part < b and actions.device.type == "cpu" and not torch.is_grad_enabled():
+            pieces = zip(features.split(part), actions.split(part), strict=True)
+            return torch.cat([self._forward(f, a, members) for f, a in pieces], 1)
+        return self._forward(features, actions, members)
+
+    def _forward(self, features: Tensor, actions: Tensor, members: Tensor | None) -> Tensor:
         b, n, _ = actions.shape
         flat = actions.flatten(0, 1)
         x = self.of_features(features, members)[:, :, None] + self.of_action[0](flat, members).unflatten(

@@ -229,5 +229,5 @@ def hh_plot(splits: Sequence[Split]) -> Plot:
                 [end[1] for end in ends],
             )
         ],
-        "the band is the 95% interval over splits",
+        "bars are 95% intervals over splits",
     )

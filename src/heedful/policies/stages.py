@@ -39,7 +39,7 @@ def sample_once(
     gets the very same samples. on_part: called in rank 0 with each part as soon as it is there.
     """
 
-    size = max(1, (SMALL_PART if policy.small else PART) // n)
+    size = max(1, (SMALL_PART if getattr(policy, "small", False) else PART) // n)
 
     def part(first: int) -> list[dict[str, Any]]:
         chunk = list(prompts[first : first + size])

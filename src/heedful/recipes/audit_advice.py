@@ -130,10 +130,10 @@ def _scale(name: str, one: FileNumbers) -> list[str]:
     slope, settled, sizes = one.scale["slope"], one.scale["saturation"], one.scale["n"]
     if len(sizes) < 2:
         return [f"{name}: {sizes[-1]:,} training pairs are too few for a scale curve."]
-    told = f"{name}: each doubling of the pairs brings {span(slope, lambda v: f'{100 * v:.1f}')} points"
+    told = f"{name}: each doubling of the pairs brings {span(slope, points)} points"
     if settled is not None:
         told += (
-            f"; from {settled:,} pairs on no doubling brings a whole one, so more of the same may help little"
+            f"; from {settled:,} pairs on no doubling brings a full one, so more of the same may help little"
         )
     elif slope.known and slope.low > 0:
         told += f", and the curve still rises at {sizes[-1]:,}: more of the same helps"
