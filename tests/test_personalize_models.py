@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Gemm
 from heedful.cli import main
 from heedful.errors import HeedfulError
 from heedful.feedback import Samples
+from heedful.judges import probe_models
 from heedful.judges.answer_features import STYLE, AnswerFeatures, How, style
 from heedful.judges.personal import PersonalReward
 from heedful.judges.probe_models import pooled_pairs
@@ -519,3 +521,49 @@ def test_the_person_must_be_there(brief: Path, capsys: pytest.CaptureFixture[str
         words[words.index("--out") + 1] = str(brief / "none")
         assert main(words) == 1
         assert told in capsys.readouterr().err
+
+
+# ---- MiniLM
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec(probe_models.PACKAGE) is None,
+    reason=f"MiniLM is not installed; {probe_models.INSTALL}",
+)
+def test_heads_on_minilm_follow_a_person_by_meaning(tmp_path: Path) -> None:
+    kind = ["I would be glad to help you.", "Of course, with pleasure.", "Sure, here is how it works."]
+    curt = ["Leave me alone.", "No, I hate this question.", "Go away, that is stupid."]
+    rows = [
+        {"prompt": f"Question {i}?", "chosen": a, "rejected": b}
+        for i, (a, b) in enumerate(zip(kind * 14, [c for c in curt for _ in range(14)], strict=True))
+    ]
+    rows = [
+        row if i % 2 else {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+        for i, row in enumerate(rows)
+    ]
+    run = tmp_path / "run"
+    command = [
+        "personalize",
+        "fit",
+        str(write(tmp_path / "pairs.jsonl", rows)),
+        "--features",
+        "minilm",
+        "--no-style",
+    ]
+    more = [
+        "--builder",
+        "pca",
+        "--heads",
+        "8",
+        "--pool-share",
+        "0.4",
+        "--cache",
+        str(tmp_path / "cache"),
+        "--quiet",
+    ]
+    assert main([*command, *more, "--device", "cpu", "--out", str(run)]) == 0
+    person = open_person(run)
+    for row in person.pool[:5]:
+        person.label(row["id"], int(row["first"] in kind))
+    scores = person.score("How do I cook rice?", ["I am happy to show you.", "Shut up and go away."])
+    assert scores[0] > scores[1], "neither answer was in the pairs"
