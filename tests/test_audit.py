@@ -244,6 +244,23 @@ def test_without_an_evaluation_file_all_are_tested_on_the_held_out_pairs_of_all(
     assert np.allclose(result["prompt_overlap"], np.eye(3))
 
 
+def test_a_file_with_many_pairs_of_a_prompt_weighs_no_more_than_another(tmp_path: Path) -> None:
+    """One file knows good words and the other, with eight pairs of each prompt, prefers the bad ones."""
+    usual, turned = pairs(400, seed=1), pairs(800, seed=2)
+    turned = [
+        {"prompt": f"Of the other file, {i // 8}?", "chosen": row["rejected"], "rejected": row["chosen"]}
+        for i, row in enumerate(turned)
+    ]
+    files = [write(tmp_path / "usual.jsonl", usual), write(tmp_path / "turned.jsonl", turned)]
+    common = run(tmp_path, *files)["common"]
+    assert common["prompts"] == 2 * 20 and common["pairs"] == 20 + 8 * 20
+    # Each is right on its own half and wrong on the other's.
+    assert all(abs(one["estimate"] - 0.5) < 0.15 for one in common["accuracy"])
+    row = common["comparisons"][0]
+    assert row["only_first"] + row["only_second"] <= 40 and row["p"] > 0.05
+    assert row["gap"]["low"] < 0 < row["gap"]["high"]
+
+
 def test_contamination_is_counted_and_kept_out_of_training(tmp_path: Path) -> None:
     rows, evaluation = pairs(300, seed=1), pairs(100, seed=2)
     near = [{**row, "prompt": row["prompt"] + " Thanks"} for row in evaluation[:10]]

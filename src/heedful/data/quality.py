@@ -187,6 +187,19 @@ def in_prompt_order(prompts: Keys, seed: int) -> Ints:
     return np.lexsort((np.arange(len(prompts)), keys))
 
 
+def of_some_prompts(prompts: Keys, limit: int, seed: int) -> Ints:
+    """The rows, in order, of at most `limit` prompts (N,), each of them whole."""
+    order = in_prompt_order(prompts, seed)
+    begins = np.flatnonzero(np.diff(prompts[order], prepend=prompts[order[:1]] + 1))
+    return np.sort(order[: begins[limit]]) if limit < len(begins) else np.arange(len(prompts))
+
+
+def one_of_each_prompt(prompts: Keys, seed: int) -> Ints:
+    """A row of every prompt, drawn at random; prompts (N,), result in their order."""
+    order = np.random.default_rng(seed).permutation(len(prompts))
+    return np.sort(order[np.unique(prompts[order], return_index=True)[1]])
+
+
 def folds(prompts: Keys, count: int, seed: int) -> Ints:
     """Which of `count` folds each pair (N,) is in; all pairs of a prompt are in one."""
     return (mixed(prompts, seed, 3) % np.uint64(count)).astype(np.int64)

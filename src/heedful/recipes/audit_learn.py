@@ -106,9 +106,14 @@ def _first(rows: Rows, prompts: quality.Keys, limit: int, seed: int) -> Rows:
 
 
 def _equal_shares(surveys: Sequence[Survey], splits: Sequence[Split], seed: int) -> list[tuple[int, Rows]]:
-    """The same number of held-out pairs of every file, so that none decides alone."""
-    limit = min(len(one.test) for one in splits)
-    return [(i, _first(one.test, surveys[i].of("prompt"), limit, seed + 1)) for i, one in enumerate(splits)]
+    """The held-out pairs of the same number of prompts of every file: means are over prompts, so that none decides
+    alone."""
+    prompts = [surveys[i].of("prompt")[one.test] for i, one in enumerate(splits)]
+    limit = min(len(np.unique(keys)) for keys in prompts)
+    return [
+        (i, one.test[quality.of_some_prompts(keys, limit, seed + 1)])
+        for i, (one, keys) in enumerate(zip(splits, prompts, strict=True))
+    ]
 
 
 # ---- features

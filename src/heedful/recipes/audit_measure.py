@@ -80,6 +80,7 @@ class Measured:
     common_accuracy: list[Interval] = field(default_factory=list)
     common_length: list[Interval] = field(default_factory=list)
     common_pairs: int = 0
+    common_prompts: int = 0
     common_curves: list[list[float]] = field(default_factory=list)
     """Accuracy on the common evaluation at each size, file by file."""
     comparisons: list[dict[str, Any]] = field(default_factory=list)
@@ -224,8 +225,8 @@ def _compare(
     # A prompt of two files is one prompt.
     ids = np.concatenate([surveys[k].of("prompt")[chosen] for k, chosen in common])
     every = "both" if len(cfg.files) == 2 else f"all {len(cfg.files)}"
-    measured.common = cfg.eval or f"the held-out pairs of {every} files, as many of each"
-    measured.common_pairs = len(ids)
+    measured.common = cfg.eval or f"held-out prompts of {every} files, as many of each"
+    measured.common_pairs, measured.common_prompts = len(ids), len(np.unique(ids))
     lengths = np.concatenate(
         [quality.length_features(surveys[k].of("words"), surveys[k].of("characters"))[c] for k, c in common]
     )
@@ -242,10 +243,17 @@ def _compare(
         scored = np.arange(len(own), len(both))
         told = by_prompt(right_of(length_margins(both, rows.train, scored)), ids)
         measured.common_length.append(rate(told, cfg.seed))
+    # The test is for independent rows, which the pairs of one prompt are not.
+    apart = quality.one_of_each_prompt(ids, cfg.seed)
     for a, b in combinations(range(len(rights)), 2):
         table = by_prompt(np.column_stack([rights[a], rights[b]]), ids)
         gap = interval_of(table, lambda m: float(m[0] - m[1]), draws=resampled(table, cfg.seed))
-        row: dict[str, Any] = {"a": a, "b": b, "gap": gap, **quality_compare.mcnemar(rights[a], rights[b])}
+        row: dict[str, Any] = {
+            "a": a,
+            "b": b,
+            "gap": gap,
+            **quality_compare.mcnemar(rights[a][apart], rights[b][apart]),
+        }
         for first, second, name in ((a, b, "a_to_reach_b"), (b, a, "b_to_reach_a")):
             row[name] = quality_scale.effective_size(
                 learned[first].sizes, curves[first], by_prompt(rights[second], ids), seed=cfg.seed

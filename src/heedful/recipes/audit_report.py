@@ -150,6 +150,7 @@ def numbers(cfg: Config, measured: Measured, probe: str, said: list[str]) -> dic
             {
                 "on": measured.common,
                 "pairs": measured.common_pairs,
+                "prompts": measured.common_prompts,
                 "accuracy": measured.common_accuracy,
                 "length_accuracy": measured.common_length,
                 "curves": measured.common_curves,

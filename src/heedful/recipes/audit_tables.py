@@ -82,7 +82,8 @@ def _comparisons(measured: Measured, names: list[str]) -> list[dict[str, Any]]:
             ["the probe", *(span(one) for one in measured.common_accuracy)],
             ["length alone", *(span(one) for one in measured.common_length)],
         ]
-        note = f"Each file's probe on {measured.common} ({measured.common_pairs:,} pairs)."
+        size = f"{measured.common_pairs:,} pairs, {measured.common_prompts:,} prompts"
+        note = f"Each file's probe on {measured.common} ({size}); means over prompts."
         made.append(_grid("On the common evaluation", note, names, rows))
     if measured.comparisons:
         made += [_compared(measured, names), _needed(measured, names)]
@@ -112,7 +113,10 @@ def _compared(measured: Measured, names: list[str]) -> dict[str, Any]:
         ]
         for row in measured.comparisons
     ]
-    note = "Paired, on the common evaluation: bootstrap over prompts; McNemar's exact test over pairs, after Holm."
+    note = (
+        "Paired, on the common evaluation: bootstrap over prompts; McNemar's exact test on one pair of each prompt, after "
+        "Holm."
+    )
     return {"title": "Files compared", "note": note, "columns": columns, "rows": rows}
 
 
