@@ -114,8 +114,8 @@ def _compared(measured: Measured, names: list[str]) -> dict[str, Any]:
         for row in measured.comparisons
     ]
     note = (
-        "Paired, on the common evaluation: bootstrap over prompts; McNemar's exact test on one pair of each prompt, after "
-        "Holm."
+        "Paired, on the common evaluation: bootstrap over prompts; McNemar's exact test on one pair of each prompt, "
+        "after Holm."
     )
     return {"title": "Files compared", "note": note, "columns": columns, "rows": rows}
 
