@@ -14,7 +14,7 @@ from example_run import make_run, write
 
 from heedful.errors import HeedfulError
 from heedful.report import write_comparison, write_report
-from heedful.report_values import clean, comparison_row, sample_row, show_change, show_number
+from heedful.report_values import clean, comparison_row, model_title, sample_row, show_change, show_number
 
 ATTACKS = [
     "<script>document.title='pwned'</script>",
@@ -366,3 +366,10 @@ def test_no_torch_is_imported() -> None:
         "import sys, heedful.report; sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_heading_names_a_model_without_its_whole_path() -> None:
+    assert model_title("smollm2") == "smollm2" and model_title("owner/name") == "owner/name"
+    assert model_title("runs/mine/model") == "runs/mine/model"
+    assert model_title("/data/people/me/runs/mine/model") == "runs/mine"
+    assert model_title("/data/llama") == "data/llama"

@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from heedful.evals.texts import words
@@ -49,6 +50,15 @@ def show_change(value: float | None, unit: str = "") -> str:
 
 def _signless(text: str) -> str:
     return text.replace("-", "−", 1) if re.search("[1-9]", text) else text.removeprefix("-")
+
+
+def model_title(model: str) -> str:
+    """A model's name for a heading: of a long path the last folders, without the `model` of a run."""
+    path = Path(model)
+    if not path.is_absolute() and len(path.parts) <= 3:
+        return model
+    parts = path.parts[:-1] if path.name == "model" else path.parts
+    return "/".join(parts[-2:])
 
 
 def comparison_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from heedful.recipes.compare_figures import Advice, Figures, Gap, best_of, gap, 
 from heedful.recipes.compare_outcomes import Outcome, Start, start_of
 from heedful.report import write_report
 from heedful.report_plots import SERIES
-from heedful.report_values import show_change, show_number
+from heedful.report_values import model_title, show_change, show_number
 from heedful.run import Run
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def report(
     """report.json."""
     done = [made for made in outcomes if not made.failed]
     return {
-        "title": f"Methods compared on {cfg.model}",
+        "title": f"Methods compared on {model_title(cfg.model)}",
         "job": "compare-methods",
         "summary": summary(advice),
         "warnings": warnings(cfg, outcomes),

@@ -15,6 +15,7 @@ from heedful.recipes.critique_arms import ARMS, FULL, Learned
 from heedful.recipes.critique_data import Data
 from heedful.recipes.critique_eval import BASE, GAPS, Measured, Tried
 from heedful.report import write_report
+from heedful.report_values import model_title
 from heedful.run import Run
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def finish(
     result = numbers(cfg, data, learned, tried, measured)
     summary = sentences(cfg, data, roles, measured)
     page = {
-        "title": f"{cfg.model}: AI feedback or imitation of the critic",
+        "title": f"{model_title(cfg.model)}: AI feedback or imitation of the critic",
         "job": "critique",
         "summary": summary,
         "warnings": warnings(cfg, data, roles, learned, tried, measured),

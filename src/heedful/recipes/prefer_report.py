@@ -12,6 +12,7 @@ from heedful.evals.heldout import Answers, Measured
 from heedful.policies.language import LanguagePolicy
 from heedful.recipes.prefer_data import Data
 from heedful.report import write_report
+from heedful.report_values import model_title
 from heedful.run import Run, read_metrics
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def finish(
         after.feedback.notes if after.feedback else None,
     )
     page = {
-        "title": f"{cfg.model} after {cfg.method}",
+        "title": f"{model_title(cfg.model)} after {cfg.method}",
         "job": "prefer",
         "summary": summary,
         "warnings": measured.warnings,
