@@ -77,13 +77,21 @@ def line(name: str, ours: float, peer: float, unit: str, note: str, *, more_is_b
 
 
 def main(
-    module: str, run_child: Callable[..., Result], run: Callable[[int, Path | None, int, int], list[str]]
+    module: str,
+    run_child: Callable[..., Result],
+    run: Callable[[int, Path | None, int, int], list[str]],
+    *,
+    count: int = 64,
 ) -> None:
-    """The command line of a benchmark: without arguments the whole of it, `--child` one run of one arm."""
+    """The command line of a benchmark: without arguments the whole of it, `--child` one run of one arm.
+
+    count: how many pairs, prompts or rows a run has where --count does not say.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--pairs", type=int, default=5, help="alternating pairs of runs (5)")
-    parser.add_argument("--count", type=int, default=64, help="preference pairs, or prompts, in a run (64)")
+    told = f"preference pairs, prompts or rows in a run ({count})"
+    parser.add_argument("--count", type=int, default=count, help=told)
     parser.add_argument("--extra", type=int, default=3, help="runs of the peer at its other setting (3)")
     parser.add_argument("--keep", type=Path, help="file that keeps finished runs")
     parser.add_argument(

@@ -31,7 +31,10 @@ BANNED_CALLS = {
 LAYERS = (
     ("papers", "serve"),
     ("recipes",),
-    ("policies", "judges", "evals", "data", "report", "report_compare", "report_plots", "report_values"),
+    (
+        *("policies", "judges", "evals", "data"),
+        *("report", "report_compare", "report_drawings", "report_plots", "report_values"),
+    ),
     ("feedback", "losses", "returns", "fit", "run"),
     ("config", "checkpoint", "errors"),
 )

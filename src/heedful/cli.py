@@ -275,6 +275,7 @@ COMMANDS = {
     "search pretrain": _job("train a small decoder to search in text", "search"),
     "search improve": _plain_job("improve it on its own streams: star, apa, dpo, grpo", "search_improve"),
     "search eval": _plain_job("measure how many held-out problems it solves", "search_eval"),
+    "search view": _plain_job("draw the tree of a search", "search_view"),
     "check": Command("find everything wrong with data files", lambda: Check, check),
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),
     "compare": Command("compare two runs", lambda: Compare, compare),

@@ -16,7 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from heedful import __version__, report_plots
+from heedful import __version__, report_drawings, report_plots
 from heedful.atomic import write_file
 from heedful.config import load_yaml
 from heedful.errors import HeedfulError
@@ -44,6 +44,7 @@ _SCHEMA: dict[str, type] = {
     "warnings": list,
     "comparisons": list,
     "curves": list,
+    "drawings": list,
     "samples": list,
     "cards": list,
     "tables": list,
@@ -96,6 +97,7 @@ def write_report(folder: str | Path) -> Path:
         "columns": tuple(map(clean, [*report.get("columns", []), "before", "after"][:2])),
         "headings": {str(k): clean(v) for k, v in report.get("headings", {}).items()},
         "grids": [_grid(t) for t in report.get("tables", [])],
+        "drawings": drawings(report.get("drawings", [])),
         "heldout": heldout_plots(run["heldout"]),
         "curves": shown,
         "more_curves": more,
@@ -115,6 +117,19 @@ def write_report(folder: str | Path) -> Path:
         **_environment_of(run["manifest"]),
     }
     return _write(run["folder"] / "report.html", "report.html.j2", page)
+
+
+def write_drawings(
+    path: str | Path, title: str, summary: Sequence[str], given: Sequence[Mapping[str, Any]]
+) -> Path:
+    """A page of drawings alone (`report_drawings.drawing`) in the file `path`; returns its path."""
+    told = {"title": clean(title), "summary": [clean(s) for s in summary], "drawings": drawings(given)}
+    return _write(Path(path), "drawings.html.j2", told)
+
+
+def drawings(given: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The drawings that can be drawn, in order."""
+    return [made for one in given if (made := report_drawings.drawing(one))]
 
 
 def write_comparison(folder_a: str | Path, folder_b: str | Path, out: str | Path) -> Path:
@@ -139,7 +154,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         if field in report and report[field] is not None and not isinstance(report[field], kind):
             raise HeedfulError(f"{folder / 'report.json'}: {field!r} must be a {kind.__name__}")
     report = {name: value for name, value in report.items() if value is not None}
-    for field in ("comparisons", "curves", "samples", "tables"):
+    for field in ("comparisons", "curves", "drawings", "samples", "tables"):
         for i, entry in enumerate(report.get(field, [])):
             if not isinstance(entry, dict):
                 raise HeedfulError(f"{folder / 'report.json'}: {field}[{i}] must be a mapping")

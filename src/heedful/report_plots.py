@@ -43,7 +43,7 @@ Series = tuple[Sequence[float], Sequence[float]]
 DOUBLING = "training pairs"
 """An axis on which each step is twice the one before."""
 UNITS = (
-    *("step", "steps", "samples", "seconds", DOUBLING),
+    *("step", "steps", "samples", "tokens", "seconds", DOUBLING),
     *("share of labels flipped", "confidence", "cosine of chosen and rejected"),
     *("labels", "heads, the heaviest first"),
 )

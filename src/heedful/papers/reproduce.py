@@ -32,6 +32,7 @@ PAPERS = {
     "datacentric": "heedful.papers.datacentric",
     "onpolicy": "heedful.papers.onpolicy",
     "hyre": "heedful.papers.hyre",
+    "sos": "heedful.papers.sos",
 }
 """What can be reproduced: the name on the command line and its module."""
 
@@ -41,7 +42,7 @@ class Reproduce:
     """Run the claims of a paper and write what holds: OUT/PAPER.json, with a page and plots made from it."""
 
     paper: Positional[Annotated[str, arg(metavar="PAPER")]]
-    """One of: c3po, rlaif, datacentric, onpolicy, hyre."""
+    """One of: c3po, rlaif, datacentric, onpolicy, hyre, sos."""
     tier: Literal["smoke", "main"] = "smoke"
     """smoke: minutes, shows that it runs, writes PAPER.smoke.json. main: hours, the numbers that count."""
     seeds: int = 0

@@ -201,7 +201,7 @@ def run(cfg: Config, run: Run) -> dict[str, Any]:
     from heedful import hub
     from heedful.policies.decoder import fit_tokens, new_decoder, size_facts, steps_for
     from heedful.policies.language import LanguagePolicy
-    from heedful.recipes import search_measure, search_report
+    from heedful.recipes import search_measure, search_pictures, search_report
 
     settings = settings_of(cfg)
     how: dict[str, Any] = {"precision": cfg.precision, "device": cfg.device}
@@ -234,7 +234,8 @@ def run(cfg: Config, run: Run) -> dict[str, Any]:
         "rows that lost their end": rows.cut,
         **size_facts(policy),
     }
-    return search_report.finish_pretraining(cfg, measured, facts, run)
+    drawn = search_pictures.pictures({"model": measured}, world, policy.context, run)
+    return search_report.finish_pretraining(cfg, measured, facts, drawn, run)
 
 
 def tell(cfg: Any, result: dict[str, Any]) -> None:

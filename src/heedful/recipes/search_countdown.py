@@ -15,6 +15,7 @@ from heedful.data.countdown.replay import replay
 from heedful.data.countdown.streams import traces
 from heedful.data.countdown.tokenizer import compact_tokenizer
 from heedful.data.countdown.vocabulary import END, ID, START
+from heedful.evals.streams import Searches, strategies
 from heedful.feedback import Feedback, Samples
 from heedful.policies.decoder import TokenRows
 from heedful.recipes.search_world import Settings, World
@@ -53,6 +54,11 @@ def countdown_world(settings: Settings, tokenizer: Any = None) -> World:
     def trim(ids: Sequence[int]) -> list[int]:
         return [*ids[: list(ids).index(goal) + 1], end] if goal in ids else list(ids)
 
+    def searches(prompts: Sequence[str], tokens: int) -> Searches:
+        known = [replay(prompt) for prompt in prompts]
+        problems = [(found.target, found.numbers) for found in known]
+        return strategies(problems, cap=settings.cap, seed=settings.seed, tokens=tokens)
+
     held = sorted(held_out_targets(settings.targets, settings.eval_share))
     return World(
         tokenizer=tokenizer or compact_tokenizer(),
@@ -63,6 +69,7 @@ def countdown_world(settings: Settings, tokenizer: Any = None) -> World:
         rows=lambda on, count, context: token_rows(instances, on, count, context),
         census=census,
         trim=trim,
+        searches=searches,
         facts={
             "game": f"Countdown with {settings.numbers} numbers",
             "inputs": f"{settings.inputs[0]} to {settings.inputs[1]}",

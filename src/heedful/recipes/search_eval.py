@@ -75,7 +75,7 @@ def main(cfg: Config) -> int:
 def run(cfg: Config, settings: Settings, run: Run) -> dict[str, Any]:
     """Answer every test set and write the report; returns result.json. Resumes where it stopped."""
     from heedful.policies.language import LanguagePolicy
-    from heedful.recipes import search_measure, search_report
+    from heedful.recipes import search_measure, search_pictures, search_report
 
     policy = LanguagePolicy.load(
         cfg.model, template="none", small=True, precision=cfg.precision, device=cfg.device
@@ -89,4 +89,5 @@ def run(cfg: Config, settings: Settings, run: Run) -> dict[str, Any]:
             tries[name] = search_measure.measure(
                 policy, world, asked, cfg.n, f"{name}/tries", run, cfg, temperature=cfg.temperature
             )
-    return search_report.finish_evaluation(cfg, greedy, tries, world.facts, run)
+    drawn = search_pictures.pictures({"model": greedy}, world, policy.context, run)
+    return search_report.finish_evaluation(cfg, greedy, tries, world.facts, drawn, run)

@@ -32,12 +32,12 @@ def files_world(settings: Settings, tokenizer: Any = None) -> World:
     columns: dict[bytes, tuple[Rows, int]] = {}
     if settings.eval_prompts:
         others = open_rows(settings.eval_prompts, "prompt")
-        train, held = (
-            _prompts(asked, range(len(asked)), columns),
-            _prompts(others, range(len(others)), columns),
-        )
+        apart: dict[bytes, tuple[Rows, int]] = {}
+        train = _prompts(asked, range(len(asked)), columns)
+        held = _prompts(others, range(len(others)), apart)
         known = {prompt_key(prompt) for prompt in train}
         both = [prompt for prompt in held if prompt_key(prompt) in known]
+        columns |= apart
         if both:
             raise HeedfulError(
                 f"{settings.eval_prompts}: {len(both)} prompts are also in {asked.path} (the first is {both[0]!r:.80})"
@@ -50,8 +50,10 @@ def files_world(settings: Settings, tokenizer: Any = None) -> World:
             f"{asked.path} has {len(train)} different prompts to learn on and {len(held)} held out: give more, or "
             "another --eval-share"
         )
-    apart = {prompt_key(prompt) for prompt in held}
-    taught = [] if examples is None else [row for row in examples if prompt_key(row["prompt"]) not in apart]
+    kept_out = {prompt_key(prompt) for prompt in held}
+    taught = (
+        [] if examples is None else [row for row in examples if prompt_key(row["prompt"]) not in kept_out]
+    )
     made = tokenizer or _tokenizer(settings, train + held, taught)
     random.Random(settings.seed).shuffle(train)
     aside = min(MOST_VALIDATION, max(1, round(len(train) * VALIDATION_SHARE)))

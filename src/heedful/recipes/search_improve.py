@@ -198,7 +198,7 @@ def run(cfg: Config, settings: Settings, run: Run) -> dict[str, Any]:
     """Measure, learn in rounds, save the model, measure again; returns result.json. Resumes where it stopped."""
     from heedful import hub
     from heedful.policies.language import LanguagePolicy
-    from heedful.recipes import search_apa, search_driver, search_measure, search_report
+    from heedful.recipes import search_apa, search_driver, search_measure, search_pictures, search_report
 
     policy = LanguagePolicy.load(
         cfg.model, template="none", small=True, precision=cfg.precision, device=cfg.device
@@ -220,7 +220,9 @@ def run(cfg: Config, settings: Settings, run: Run) -> dict[str, Any]:
     if run.rank == 0:
         card = {"title": f"A decoder improved by {cfg.method}", "base_model": cfg.model, "method": cfg.method}
         hub.save_model(policy.module, policy.tokenizer, run.path("model"), card=card)
-    return search_report.finish_improvement(cfg, before, measured("after"), world.facts, told, run)
+    after = measured("after")
+    drawn = search_pictures.pictures({"before": before, "after": after}, world, policy.context, run)
+    return search_report.finish_improvement(cfg, before, after, world.facts, told, drawn, run)
 
 
 def star(cfg: Config, policy: LanguagePolicy, world: World, run: Run) -> dict[str, Any]:

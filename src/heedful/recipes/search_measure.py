@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from heedful.evals.intervals import Interval, share
+from heedful.evals.streams import accuracy_by_budget, error_counts
 from heedful.policies.language import Completion, LanguagePolicy
 from heedful.policies.stages import sample_and_judge
 from heedful.recipes.search_world import World
 from heedful.run import Run
-
-BUDGETS = 24  # points of the curve of accuracy against tokens
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,12 @@ class Measured:
 
     def by_budget(self) -> list[tuple[int, float]]:
         """(tokens, accuracy of streams that are cut there): solved ones count once they are that short."""
-        longest = int(self.tokens.max(initial=1))
-        grid = sorted({max(1, round(longest * i / BUDGETS)) for i in range(1, BUDGETS + 1)})
-        return [(b, float((self.solved & (self.tokens <= b)).mean())) for b in grid]
+        return accuracy_by_budget(self.solved, self.tokens)
+
+    def errors(self) -> dict[str, Interval]:
+        """Each count by stream with the paper's interval; empty where the world counts nothing."""
+        rows = [dict(zip(self.counts, row, strict=True)) for row in zip(*self.counts.values(), strict=True)]
+        return error_counts(rows) if rows else {}
 
     def numbers(self) -> dict[str, float]:
         """Means for result.json; errors_per_operation is the share of operations with wrong arithmetic."""

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from heedful.atomic import write_file
+from heedful.data.countdown.replay import KINDS
 from heedful.evals import language
+from heedful.evals.intervals import Interval
 from heedful.recipes.search_measure import Measured
 from heedful.report import write_report
 from heedful.run import Run
@@ -20,13 +22,16 @@ NEEDS_ARITHMETIC = 0.05
 """Share of operations with wrong arithmetic above which improvement has hardly anything to go on (pilot runs)."""
 LITTLE = 0.3
 """Accuracy below which the same holds."""
-KINDS = ("arithmetic", "formatting", "exploration", "other")
 
 
 def finish_pretraining(
-    cfg: Any, measured: Mapping[str, Measured], facts: Mapping[str, Any], run: Run
+    cfg: Any,
+    measured: Mapping[str, Measured],
+    facts: Mapping[str, Any],
+    drawings: Sequence[Mapping[str, Any]],
+    run: Run,
 ) -> dict[str, Any]:
-    """The result and page of `heedful search pretrain`."""
+    """The result and page of `heedful search pretrain`. drawings: see search_pictures."""
     result = {"job": "search pretrain", "on": cfg.on if not cfg.data else "data", "seed": cfg.seed}
     result |= _plain(facts) | flat(measured)
     told = sentences(measured)
@@ -34,8 +39,9 @@ def finish_pretraining(
         "title": "A decoder that learned from " + ("your rows" if cfg.data else cfg.on),
         "summary": told or ["The model is trained; nothing was answered (--eval-problems 0, or no --judge)."],
         "warnings": warnings(measured),
-        "tables": [accuracy_table(measured), error_table(measured)] if measured else [],
-        "curves": [{"title": "loss by token", "stage": "pretrain", "y": ["nll"]}, *budget_curves(measured)],
+        "tables": [accuracy_table(measured), *error_tables(measured)] if measured else [],
+        "drawings": list(drawings),
+        "curves": [*budget_curves(measured), {"title": "loss by token", "stage": "pretrain", "y": ["nll"]}],
         "samples": examples(measured),
         "columns": ["verdict", "stream"],
         "data": dict(facts),
@@ -110,27 +116,45 @@ def accuracy_table(measured: Mapping[str, Measured], ks: Sequence[int] = ()) -> 
     return {"title": "Accuracy", "columns": [*names, *(f"pass@{k}" for k in ks)], "rows": rows}
 
 
-def error_table(measured: Mapping[str, Measured]) -> dict[str, Any]:
-    """Errors of each kind by stream; empty for worlds that count none."""
+def error_tables(
+    measured: Mapping[str, Measured], before: Mapping[str, Measured] | None = None
+) -> list[dict[str, Any]]:
+    """A table of the errors of each kind by stream, also of those before; none for worlds that count none."""
     known = [kind for kind in KINDS if any(kind in one.counts for one in measured.values())]
-    rows = [
-        [name, *(f"{one.counts[kind].mean():.2f}" for kind in known), f"{one.counts['explored'].mean():.1f}"]
-        for name, one in measured.items()
-        if one.counts
+    if not known:
+        return []
+    sides = {"before": before, "after": measured} if before else {"": measured}
+    rows = []
+    for name in measured:
+        for side, told in sides.items():
+            errors = (told or {})[name].errors()
+            cells = [*(_with_half(errors[kind]) for kind in known), f"{errors['explored'].estimate:.1f}"]
+            rows.append([f"{name}, {side}" if side else name, *cells])
+    return [
+        {
+            "title": "Errors by stream" + (", before and after" if before else ""),
+            "note": "up to the first goal, ± 1.96 standard errors; arithmetic: an operation is wrong or not allowed",
+            "columns": ["test set", *known, "operations explored"],
+            "rows": rows,
+        }
     ]
-    return {
-        "title": "Errors by stream",
-        "note": "up to the first goal line; arithmetic: the operation is wrong or not allowed",
-        "columns": ["test set", *known, "operations explored"],
-        "rows": rows,
-    }
 
 
-def budget_curves(measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    """Accuracy against the tokens that a stream may have."""
+def _with_half(mean: Interval) -> str:
+    return f"{mean.estimate:.2f}" + (f" ± {mean.high - mean.estimate:.2f}" if mean.known else "")
+
+
+def budget_curves(
+    measured: Mapping[str, Measured], before: Mapping[str, Measured] | None = None
+) -> list[dict[str, Any]]:
+    """Accuracy against the tokens that a stream may have; also that before."""
     if not measured:
         return []
-    lines = {name: [list(point) for point in one.by_budget()] for name, one in measured.items()}
+    lines = {}
+    for name, one in measured.items():
+        if before:
+            lines[f"{name}, before"] = [list(point) for point in before[name].by_budget()]
+        lines[f"{name}, after" if before else name] = [list(point) for point in one.by_budget()]
     return [{"title": "accuracy against token budget", "x": "tokens", "lines": lines}]
 
 
@@ -184,6 +208,7 @@ def finish_improvement(
     after: Mapping[str, Measured],
     facts: Mapping[str, Any],
     told: Mapping[str, Any],
+    drawings: Sequence[Mapping[str, Any]],
     run: Run,
 ) -> dict[str, Any]:
     """The result and page of `heedful search improve`. told: "rounds", "looks", "refreshed" or "selected"."""
@@ -203,8 +228,8 @@ def finish_improvement(
     if "refreshed" in told:
         result["reference_refreshed"] = len(told["refreshed"])
     said = [
-        f"{row['name'].capitalize()}: {row['before']:.1%} before, {row['after']:.1%} after {cfg.rounds} rounds of "
-        f"{cfg.method}{_surely(row)}."
+        f"{row['name'].capitalize()}: {row['before']:.1%} before, {row['after']:.1%} after {cfg.rounds} "
+        f"round{'' if cfg.rounds == 1 else 's'} of {cfg.method}{_surely(row)}."
         for row in rows
         if row["name"].startswith("accuracy")
     ]
@@ -227,8 +252,9 @@ def finish_improvement(
         "summary": said or ["The model has learned; nothing was answered (--eval-problems 0)."],
         "warnings": warnings(before),
         "comparisons": rows,
-        "tables": [error_table(after)] if any(one.counts for one in after.values()) else [],
-        "curves": [*curves, *budget_curves(after)],
+        "tables": error_tables(after, before),
+        "drawings": list(drawings),
+        "curves": [*budget_curves(after, before), *curves],
         "samples": pairs_shown(before, after),
         "data": dict(facts),
         "feedback": {
@@ -276,6 +302,7 @@ def finish_evaluation(
     greedy: Mapping[str, Measured],
     tries: Mapping[str, Measured],
     facts: Mapping[str, Any],
+    drawings: Sequence[Mapping[str, Any]],
     run: Run,
 ) -> dict[str, Any]:
     """The result and page of `heedful search eval`."""
@@ -296,7 +323,8 @@ def finish_evaluation(
         "title": f"{cfg.model} on held-out problems",
         "summary": sentences(greedy),
         "warnings": warnings(greedy),
-        "tables": [*tables, *([error_table(greedy)] if any(one.counts for one in greedy.values()) else [])],
+        "tables": [*tables, *error_tables(greedy)],
+        "drawings": list(drawings),
         "curves": budget_curves(greedy),
         "samples": examples(greedy),
         "columns": ["verdict", "stream"],

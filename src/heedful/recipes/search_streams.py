@@ -131,7 +131,7 @@ def streams_command(options: Streams) -> int:
 
 def verify_command(options: Verify) -> int:
     """Run `heedful search verify`."""
-    check_rows(options.file, _stream_fault)
+    check_rows(options.file, stream_fault)
     totals: dict[str, float] = {}
 
     def made(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -298,7 +298,8 @@ def _task_fault(row: dict[str, Any]) -> tuple[str, str] | None:
     )
 
 
-def _stream_fault(row: dict[str, Any]) -> tuple[str, str] | None:
+def stream_fault(row: dict[str, Any]) -> tuple[str, str] | None:
+    """(field, what is wrong with it) of a row of target, nums and stream, or None."""
     from heedful.data.countdown.game import fault
 
     odd = None if isinstance(row.get("stream"), str) else ("stream", "must be text")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from heedful.errors import HeedfulError
 
 if TYPE_CHECKING:
+    from heedful.evals.streams import Searches
     from heedful.feedback import Judge
     from heedful.policies.decoder import TokenRows
 
@@ -47,7 +48,8 @@ class World:
     while learning. tests: for each test set the function that gives its first `count` prompts. judge: above 0 is
     solved. rows(on, count, context): training rows of "streams" or "solutions", `count` of them (0: all there are).
     census(prompt, completion): errors and what else is counted in one stream. trim: token ids of a stream without what
-    follows its goal.
+    follows its goal. searches(prompts, tokens): what symbolic searches do on problems, their states within so many
+    tokens; None where there are no such searches, and then streams have no tree either.
     """
 
     tokenizer: Any
@@ -59,6 +61,7 @@ class World:
     census: Callable[[str, str], dict[str, float]]
     trim: Callable[[Sequence[int]], list[int]]
     facts: dict[str, Any] = field(default_factory=dict)
+    searches: Callable[[Sequence[str], int], Searches] | None = None
 
 
 def settings_of(cfg: Any) -> Settings:
