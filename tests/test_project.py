@@ -222,7 +222,15 @@ def test_constraints_pin_every_direct_dependency() -> None:
         *project["dependencies"],
         *(r for extra in project["optional-dependencies"].values() for r in extra),
     ]
-    assert set(project["optional-dependencies"]) == {"robots", "retrieve", "web", "track", "bench", "dev"}
+    assert set(project["optional-dependencies"]) == {
+        "act",
+        "robots",
+        "retrieve",
+        "web",
+        "track",
+        "bench",
+        "dev",
+    }
     for text in asked:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins()[normal(requirement.name)]), text

@@ -123,6 +123,23 @@ def test_a_write_that_fails_anywhere_leaves_the_buffer_as_it_was(
     assert finished == (calls <= stop) and (stop < 26 or finished)
 
 
+def test_several_episodes_at_once_are_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path / "one", 5)
+    buffer = filled(tmp_path / "many", 1)
+    assert buffer.extend([made(i) for i in range(1, 5)]) == 1 and buffer.extend([]) == 5
+    same(buffer, 5)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "many" / path.name).read_bytes()
+    # one that is wrong, or a disk that is full at the log, keeps all of them out
+    with pytest.raises(HeedfulError, match="episode 6, reward"):
+        buffer.extend([made(5), spoiled(reward=np.full(STEPS, np.nan))])
+    with monkeypatch.context() as patched:
+        patched.setattr(buffer, "_append", lambda lines: buffer.column("nothing there"))
+        with pytest.raises(KeyError):
+            buffer.extend([made(5), made(6)])
+    same(ReplayBuffer(tmp_path / "many", SHAPES, 2), 5)
+
+
 def test_half_a_line_and_half_an_episode_are_cut_off(tmp_path: Path) -> None:
     filled(tmp_path / "r", 3)
     with (tmp_path / "r" / "episodes.jsonl").open("ab") as log:

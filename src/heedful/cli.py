@@ -276,6 +276,8 @@ COMMANDS = {
     "search improve": _plain_job("improve it on its own streams: star, apa, dpo, grpo", "search_improve"),
     "search eval": _plain_job("measure how many held-out problems it solves", "search_eval"),
     "search view": _plain_job("draw the tree of a search", "search_view"),
+    "act": _job("improve any policy class by a critic, offline and then in the environment", "act"),
+    "act collect": _plain_job("collect a data set of an environment by scripted behaviours", "act_collect"),
     "check": Command("find everything wrong with data files", lambda: Check, check),
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),
     "compare": Command("compare two runs", lambda: Compare, compare),

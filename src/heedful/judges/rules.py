@@ -5,14 +5,11 @@ Letters: B inputs, N samples per input.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,6 +17,7 @@ import torch
 from heedful.errors import HeedfulError
 from heedful.evals.texts import sentence_count, words
 from heedful.feedback import Feedback, Judge, Samples
+from heedful.python_files import function_of, line_in
 
 Columns = Callable[[Any], Mapping[str, Any]]
 """The further columns of the row a prompt came from."""
@@ -64,7 +62,7 @@ def parse_judge(spec: str, *, columns: Columns | None = None) -> Judge:
             return _rule_judge(rules, columns or _no_columns)
     path, colon, name = spec.rpartition(":")
     if colon and path.endswith(".py") and name:
-        return reward_function(_function(Path(path).expanduser(), name), name=spec, columns=columns)
+        return reward_function(function_of(Path(path).expanduser(), name), name=spec, columns=columns)
     raise HeedfulError(f"the judge {spec!r} is neither rule:... ({FORMS}) nor path.py:function")
 
 
@@ -89,7 +87,7 @@ def reward_function(fn: Callable[..., Any], *, name: str = "", columns: Columns 
             returned = fn(**given)
         except (Exception, SystemExit) as error:
             file = getattr(getattr(inspect.unwrap(fn), "__code__", None), "co_filename", "")
-            line = _line_in(file, error)
+            line = line_in(file, error)
             raise HeedfulError(
                 f"{name} raised {type(error).__name__}{f' in line {line}' if line else ''}: {error}"
             ) from error
@@ -180,42 +178,6 @@ def _rule_judge(rules: Sequence[tuple[str, Rule]], columns: Columns) -> Judge:
 
 
 # ---- functions
-
-
-def _function(path: Path, name: str) -> Callable[..., Any]:
-    if not path.is_file():
-        raise HeedfulError(f"the judge's file {path} does not exist")
-    found = getattr(_module(path), name, None)
-    if not callable(found):
-        raise HeedfulError(f"{path} has no function {name!r}")
-    return found
-
-
-def _module(path: Path) -> ModuleType:
-    name = f"heedful_judge_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise HeedfulError(f"{path} cannot be loaded as a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their own module up there
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        line = error.lineno if isinstance(error, SyntaxError) else _line_in(str(path), error)
-        said = error.msg if isinstance(error, SyntaxError) else error
-        raise HeedfulError(f"{path}{f':{line}' if line else ''}: {type(error).__name__}: {said}") from error
-    return module
-
-
-def _line_in(file: str, error: BaseException) -> int | None:
-    """The innermost line of a file that an exception passed through."""
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
 
 
 def _arguments(name: str, fn: Callable[..., Any], samples: Samples, columns: Columns) -> dict[str, list[Any]]:

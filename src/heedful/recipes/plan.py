@@ -202,14 +202,15 @@ def resources(
             f"  at most      about {gib(weights + reference + max(states + activations, cache))}",
             "cost",
             f"  arithmetic   about {flops / 1e15:,.3f} PFLOP",
-            f"  time         about {_hours(flops / 1.5e11)} at 150 GFLOP/s (2 CPU cores, bf16), "
-            f"{_hours(flops / 1.6e14)} at 160 TFLOP/s (one data-centre GPU at 40%)",
+            f"  time         about {hours(flops / 1.5e11)} at 150 GFLOP/s (2 CPU cores, bf16), "
+            f"{hours(flops / 1.6e14)} at 160 TFLOP/s (one data-centre GPU at 40%)",
             "nothing was run (--dry-run)",
         ]
     )
 
 
-def _hours(seconds: float) -> str:
+def hours(seconds: float) -> str:
+    """A duration in the unit that suits it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
