@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heedful.errors import HeedfulError
+from heedful.judges import action_search
 from heedful.judges.action_search import Found, SearchConfig, climb, improve, search, searched_loss
 from heedful.judges.critic import Critic, CriticConfig, Transitions
 from heedful.policies.actions import ActionPolicy, ActionSpace, rows
@@ -162,6 +163,28 @@ def test_the_best_are_kept_in_order_and_the_data_takes_the_place_of_the_worst() 
     # global search off: only the data's action is climbed from
     alone = search(made, observations, None, SearchConfig(0, 1, steps=2, step_size=0.1), data_action=data)
     assert alone.actions.shape == (5, 1, 2, 2) and (alone.value >= alone.before).all()
+
+
+@pytest.mark.parametrize("target", [False, True])
+def test_climbing_some_observations_at_a_time_is_climbing_all(
+    monkeypatch: pytest.MonkeyPatch, target: bool
+) -> None:
+    made, observations = critic(), states(7)
+    candidates = SPACE.uniform(7, 4, generator=generator(1))
+    config = SearchConfig(4, 2, steps=3, step_size=0.05, target_critic=target)
+    whole = search(made, observations, candidates, config)
+    seen, plain = [], action_search.climb
+    monkeypatch.setattr(action_search, "CLIMBED_ROWS", 3 * 2 * 2)
+    monkeypatch.setattr(
+        action_search,
+        "climb",
+        lambda f, a, *rest, **named: seen.append(len(a)) or plain(f, a, *rest, **named),
+    )
+    parts = search(made, observations, candidates, config)
+    assert seen == [2, 2, 2, 1]
+    torch.testing.assert_close(parts.actions, whole.actions)
+    torch.testing.assert_close(parts.value, whole.value)
+    assert float(whole.metrics()["gain"]) > 1e-3
 
 
 def test_drawing_by_softmax_follows_the_values() -> None:

@@ -102,10 +102,18 @@ def test_the_ensemble_is_its_members(options: dict[str, Any], monkeypatch: pytes
     assert values.shape == (net.members, 3, 6, options.get("outputs", 1))
     wanted = torch.stack([member(net, k, features, actions) for k in range(net.members)])
     torch.testing.assert_close(values, wanted, rtol=1e-4, atol=1e-5)
-    # without gradients large batches are computed in parts
-    with torch.no_grad(), monkeypatch.context() as patched:
+    # large batches are computed in parts, and have the same gradient
+    slopes = torch.autograd.grad(values.square().sum(), list(net.parameters()))
+    with monkeypatch.context() as patched:
         patched.setattr(critic_nets, "CACHED_ROWS", 13)
-        torch.testing.assert_close(net(features, actions), wanted, rtol=1e-4, atol=1e-5)
+        parts = net(features, actions)
+        torch.testing.assert_close(parts, wanted, rtol=1e-4, atol=1e-5)
+        for some, whole in zip(
+            torch.autograd.grad(parts.square().sum(), list(net.parameters())), slopes, strict=True
+        ):
+            torch.testing.assert_close(some, whole, rtol=1e-3, atol=1e-4)
+        with torch.no_grad():
+            torch.testing.assert_close(net(features, actions), wanted, rtol=1e-4, atol=1e-5)
     # some of them, some twice, are those same members; a gradient reaches no other
     some = torch.tensor([net.members - 1, 0, 0])
     part = net(features, actions, some)

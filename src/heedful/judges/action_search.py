@@ -21,6 +21,8 @@ from heedful.judges.critic import Critic, Transitions
 from heedful.losses import Result
 from heedful.policies.actions import ActionPolicy, Observations, evaluating
 
+CLIMBED_ROWS = 2560
+"""Rows, over all members, that are climbed at a time: what the gradient of more needs would leave the cache."""
 Score = Callable[[Tensor], Tensor]
 """Actions (B, N, H, A) of the same B observations to values (B, N), with gradients where they are enabled."""
 
@@ -101,12 +103,7 @@ def search(
             features = critic.encode(observations)
             start = _kept(lambda a: critic.score(features, a), candidates, config, data_action)
             climbing = critic.encode(observations, target=True) if config.target_critic else features
-        climbed, value, before = climb(
-            lambda a: critic.score(climbing, a, over=config.over, target=config.target_critic),
-            start,
-            config,
-            clip=critic.space.clip,
-        )
+        climbed, value, before = _climbed(critic, climbing, start, config)
         if config.over == "min" or config.target_critic:
             # What was climbed is not what is compared by: what is worse by that is not taken.
             with torch.no_grad():
@@ -153,6 +150,24 @@ def searched_loss(
         batch, next_action=both[:, 0], policy_actions=both, copies=critic.config.random_actions
     )
     return loss, {**metrics, "search_gain": later.metrics()["gain"]}
+
+
+def _climbed(
+    critic: Critic, features: Tensor, start: Tensor, config: SearchConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`climb` by the critic from start (B, m, H, A), on a processor some observations at a time."""
+    rows = critic.config.members * start.shape[1]
+    part = max(1, CLIMBED_ROWS // rows) if start.device.type == "cpu" else len(start)
+
+    def one(seen: Tensor, begin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def score(actions: Tensor) -> Tensor:
+            return critic.score(seen, actions, over=config.over, target=config.target_critic)
+
+        return climb(score, begin, config, clip=critic.space.clip)
+
+    pieces = [one(*piece) for piece in zip(features.split(part), start.split(part), strict=True)]
+    climbed, value, before = (torch.cat(column) for column in zip(*pieces, strict=True))
+    return climbed, value, before
 
 
 def climb(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CACHED_ROWS = 5120
-"""Rows, over all members, that are computed at a time where no gradient is kept: more leave the processor's cache."""
+"""Rows, over all members, that are computed at a time, half as many with gradients: more leave the cache."""
 
 
 class MembersLinear(nn.Module):
@@ -90,8 +90,9 @@ class QEnsemble(nn.Module):
         """features (B, F), actions (B, N, T) -> (K, B, N, outputs); members: which to compute, all without."""
         b, n, _ = actions.shape
         count = self.members if members is None else len(members)
-        part = max(1, CACHED_ROWS // (count * n))
-        if part < b and actions.device.type == "cpu" and not torch.is_grad_enabled():
+        rows = CACHED_ROWS // 2 if torch.is_grad_enabled() else CACHED_ROWS
+        part = max(1, rows // (count * n))
+        if part < b and actions.device.type == "cpu":
             pieces = zip(features.split(part), actions.split(part), strict=True)
             return torch.cat([self._forward(f, a, members) for f, a in pieces], 1)
         return self._forward(features, actions, members)
