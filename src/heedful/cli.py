@@ -233,6 +233,24 @@ SEARCH = {
 }
 
 
+def _retrieve(what: str) -> Command:
+    """`heedful retrieve index` and the others."""
+
+    def command() -> tuple[type, Callable[[Any], int]]:
+        from heedful.recipes.retrieve import COMMANDS
+
+        return COMMANDS[what]
+
+    return Command(RETRIEVE[what], lambda: command()[0], lambda options: command()[1](options))
+
+
+RETRIEVE = {
+    "index": "make a corpus searchable: BM25, dense, or both",
+    "ask": "search for the answer to one question, hop by hop",
+    "generate": "write a corpus and questions to try it on",
+}
+
+
 def serve(options: Any) -> int:
     """Run `heedful serve`."""
     from heedful.serve.command import main
@@ -275,6 +293,8 @@ COMMANDS = {
     "search pretrain": _job("train a small decoder to search in text", "search"),
     "search improve": _plain_job("improve it on its own streams: star, apa, dpo, grpo", "search_improve"),
     "search eval": _plain_job("measure how many held-out problems it solves", "search_eval"),
+    **{f"retrieve {what}": _retrieve(what) for what in RETRIEVE},
+    "retrieve eval": _plain_job("measure what any writer of queries finds, hop by hop", "retrieve_eval"),
     "check": Command("find everything wrong with data files", lambda: Check, check),
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),
     "compare": Command("compare two runs", lambda: Compare, compare),
