@@ -1,7 +1,7 @@
 """`heedful retrieve index | ask | generate`: options, and what the terminal shows. `eval` is in retrieve_eval.
 
-The job is LeReT's (Hsu et al. 2024, arXiv 2410.23214): to search a corpus in several hops, and to learn by trying what to
-search for. So far here: corpora and their indexes, the pipeline, and how well any writer of queries does in it.
+The job is LeReT's (Hsu et al. 2024, arXiv 2410.23214): to search a corpus in several hops, and to learn by trying what
+to search for. So far here: corpora and their indexes, the pipeline, and how well any writer of queries does in it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Config:
     """Search for the answers of many questions, hop by hop, and measure what is found."""
 
     run: Positional[Annotated[str, arg(metavar="RUN")]]
-    """Who writes the queries: a run, a model, an OpenAI-compatible server, or a rule: question, passage, title, gold."""
+    """Who writes the queries: a run, a model, a server, or a rule: question, passage, title, gold."""
     questions: str = ""
     """Questions: question, gold_titles and answer, or HotpotQA's and HoVer's columns. JSONL, Parquet or CSV."""
     corpus: str = ""

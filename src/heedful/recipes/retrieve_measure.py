@@ -5,12 +5,14 @@ Letters: Q questions, H hops.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from heedful.evals import language
 from heedful.evals.retrieval import answer_f1, exact_match, interval
 from heedful.recipes.retrieve_pipeline import Read, Turn, gold_ap, gold_recall
 from heedful.run import Run
@@ -71,13 +73,9 @@ class Measured:
         """For result.json: means, and intervals as `<name>_interval`."""
         told: dict[str, Any] = {}
         for name, values in self.values().items():
-            got = interval(values.tolist())
-            key = name.lower().replace(" after ", "_").replace("hop ", "hop").replace(" ", "_")
-            if key.startswith(("recall_", "ap_")):
-                kind, _, at = key.partition("_")
-                key = f"{at}_{kind}"
+            got, key = interval(values.tolist()), key_of(name)
             told[key] = round(got.estimate, 6)
-            if got.known and name != "words of a query":
+            if got.known:
                 told[f"{key}_interval"] = [round(got.low, 6), round(got.high, 6)]
         return {
             **told,
@@ -85,6 +83,12 @@ class Measured:
             "without_hits": self.without_hits,
             **self.cost,
         }
+
+
+def key_of(name: str) -> str:
+    """The key of a value in result.json: "recall after hop 2" gives hop2_recall."""
+    found = re.fullmatch(r"(.+) after hop (\d+)", name)
+    return f"hop{found[2]}_{found[1].lower()}" if found else language.key_of(name)
 
 
 def measure(

@@ -12,7 +12,7 @@ from heedful.atomic import write_file
 from heedful.data.passages import plain_title
 from heedful.evals import language
 from heedful.evals.retrieval import interval
-from heedful.recipes.retrieve_measure import Measured, by_part
+from heedful.recipes.retrieve_measure import Measured, by_part, key_of
 from heedful.recipes.retrieve_pipeline import Turn
 from heedful.report import write_report
 from heedful.run import Run
@@ -50,7 +50,7 @@ def finish(
         result |= {f"against_{name}": value for name, value in against.numbers().items()}
         for row in rows:
             if row["unit"] == "share":
-                key = language.key_of(row["name"])
+                key = key_of(row["name"])
                 result[f"change_in_{key}"] = round(row["change"], 6)
                 if row["interval"]:
                     result[f"change_in_{key}_interval"] = [round(v, 6) for v in row["interval"]]
