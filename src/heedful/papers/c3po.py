@@ -23,9 +23,9 @@ SEEDS = {"smoke": 1, "main": 3}
 
 def run(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Results:
     """All parts of the reproduction; see `heedful.papers.reproduce` for what is filled in afterwards."""
-    for seed in seeds:
-        # What most claims ask for first: a run that is stopped has then said most.
-        for methods in ROUNDS:
+    for methods in ROUNDS:
+        # What most claims ask for first, with all seeds: a run that is stopped has then said most.
+        for seed in seeds:
             run_arms(tier, [seed], run, until, [methods])
             run_pairs(tier, [seed], run, until)
     parts = [
