@@ -237,6 +237,10 @@ def _retrieve(what: str) -> Command:
     """`heedful retrieve index` and the others."""
 
     def command() -> tuple[type, Callable[[Any], int]]:
+        if what == "demo":
+            from heedful.recipes.retrieve_demo import Demo, demo
+
+            return Demo, demo
         from heedful.recipes.retrieve import COMMANDS
 
         return COMMANDS[what]
@@ -248,6 +252,7 @@ RETRIEVE = {
     "index": "make a corpus searchable: BM25, dense, or both",
     "ask": "search for the answer to one question, hop by hop",
     "generate": "write a corpus and questions to try it on",
+    "demo": "learn to search a generated world, offline",
 }
 
 
@@ -294,6 +299,7 @@ COMMANDS = {
     "search improve": _plain_job("improve it on its own streams: star, apa, dpo, grpo", "search_improve"),
     "search eval": _plain_job("measure how many held-out problems it solves", "search_eval"),
     **{f"retrieve {what}": _retrieve(what) for what in RETRIEVE},
+    "retrieve train": _job("teach a language model what to search for, hop by hop", "retrieve_train"),
     "retrieve eval": _plain_job("measure what any writer of queries finds, hop by hop", "retrieve_eval"),
     "check": Command("find everything wrong with data files", lambda: Check, check),
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),

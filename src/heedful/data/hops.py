@@ -138,9 +138,10 @@ def _titles(value: Any) -> list[str] | None:
         item[0] if isinstance(item, Sequence) and not isinstance(item, str) and len(item) else item
         for item in value
     ]
-    if not all(isinstance(title, str) and title.strip() for title in titles):
+    plain = [" ".join(title.split()) for title in titles if isinstance(title, str)]
+    if len(plain) < len(titles) or not all(plain):
         return None
-    return list(dict.fromkeys(" ".join(title.split()) for title in titles))
+    return list(dict.fromkeys(plain))
 
 
 def check_gold(

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from heedful.data import hops_words as words
 from heedful.data.hops import Question
@@ -51,7 +51,7 @@ _ONSETS = words.listed("b br d dr f g gr h k kl l m n p pr r s st t tr v w z")
 _VOWELS = words.listed("a e i o u")
 _MIDDLES = words.listed("b d f g k l m n p r s t v z ld lm nd rb rk rt")
 _ENDS = words.listed(
-    "n nd rn l lk m r rt th sk x ck nt rd lm ka ro na vik gard holm mont dun wick stad mor fell burg ton ford"
+    "n nd rn l lk m r rt th sk x st nt rd lm ka ro na vik gard holm mont dun wick stad mor fell burg ton ford"
 )
 _RADIX = (len(_ONSETS) * len(_VOWELS), len(_MIDDLES) * len(_VOWELS), len(_ENDS))
 MOST = math.prod(_RADIX) // len(NAMESAKES) * len(BLOCK)
@@ -148,9 +148,11 @@ class World:
         if place == TWINS[1]:
             work, nick = (work + 5) % len(words.PROFESSIONS), (nick + 5) % len(words.NICKNAMES)
         if kind == "person" and group == 2 and BLOCK[place - 1][1] == "person":
-            # the second of two people with one surname, who do not share the first name
-            other = Draw(self.seed, "thing", i - 1).below(len(words.FIRST_NAMES))
-            first = (other + 1 + first % (len(words.FIRST_NAMES) - 1)) % len(words.FIRST_NAMES)
+            # the second of two people with one surname, who share neither first name nor nickname
+            other = Draw(self.seed, "thing", i - 1)
+            first = _another(first, other.below(len(words.FIRST_NAMES)), len(words.FIRST_NAMES))
+            other.below(len(words.PROFESSIONS))
+            nick = _another(nick, other.below(len(words.NICKNAMES)), len(words.NICKNAMES))
         profession = words.PROFESSIONS[work] if kind == "person" else ""
         title = name = word
         if kind == "person":
@@ -297,7 +299,7 @@ class World:
         side, _, number = question.id.partition("-")
         if side not in get_args(Side) or not number.isdecimal():
             raise HeedfulError(f"{question.id!r} is no question of a generated world")
-        path, things = self.chain(side, int(number))
+        path, things = self.chain(cast(Side, side), int(number))
         if not {self.thing(t).title for t in things} <= set(titles):
             return "unknown"
         truth = self.values(things[-1])[path.value]
@@ -353,6 +355,11 @@ def _word(number: int) -> str:
         _ENDS[end],
     ]
     return "".join(parts).capitalize()
+
+
+def _another(drawn: int, taken: int, whole: int) -> int:
+    """A number below `whole` that is not `taken`, from one that was drawn."""
+    return (taken + 1 + drawn % (whole - 1)) % whole
 
 
 def _drawn(value: words.Value, draw: Draw) -> str:

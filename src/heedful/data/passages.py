@@ -144,10 +144,13 @@ def stamp_of(source: str) -> dict[str, Any]:
 
 
 def changed(facts: Mapping[str, Any], source: str | Path) -> bool:
-    """Whether a corpus file has other content than when passages with these facts were read from it."""
+    """Whether a corpus has other content than when passages with these facts were read; one on the Hub is known by its
+    name alone. Raises HeedfulError when there is no such corpus."""
+    if fault := cannot_open(str(source)):
+        raise HeedfulError(printable(f"{source}: {fault}"))
     path = Path(source)
     if not path.is_file() or "sha256" not in facts:
-        return False
+        return str(source) != facts["source"]
     status = path.stat()
     if (status.st_size, status.st_mtime_ns) == (facts["size"], facts["mtime_ns"]):
         return False

@@ -22,6 +22,7 @@ from heedful.config import content_hash
 from heedful.data.passages import Passages
 from heedful.errors import HeedfulError
 from heedful.judges.search import Hit, check_k
+from heedful.judges.search_words import best
 
 PART = 1024
 """Passages that are embedded together, which a kill can cost."""
@@ -59,8 +60,9 @@ def build(
 ) -> None:
     """Embed all passages into `folder`; parts that an earlier start has embedded are not embedded again.
 
-    options: model, and a hash of its weights. embed: makes the encoder; not called when every part is there. told:
-    called with the number of passages embedded so far. Raises HeedfulError when the disk is full.
+    options: model, a hash of its weights and one of the passages, kept beside the index. embed: makes the encoder; not
+    called when every part is there. told: called with the number of passages embedded so far.
+    Raises HeedfulError when the disk is full.
     """
     parts = folder.with_name(f"{folder.name}.parts")
     make_folder(parts)
@@ -120,10 +122,11 @@ class Dense:
     @property
     def fingerprint(self) -> str:
         """See `Retriever`."""
-        return content_hash(["dense", self.passages.content, self._options])
+        return content_hash(["dense", self._options])
 
     def __call__(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """See `Retriever`. Scores are cosines; every query but a blank one has k hits."""
+        """See `Retriever`. Scores are cosines, the same up to rounding whatever else is asked at the same time; every
+        query but a blank one has k hits, if there are so many passages."""
         check_k(k)
         asked = [i for i, query in enumerate(queries) if query.strip()]
         found: list[list[Hit]] = [[] for _ in queries]
@@ -140,11 +143,10 @@ class Dense:
         scores = np.zeros((len(vectors), 0), np.float32)
         for first in range(0, len(self._vectors), BLOCK):
             near = vectors @ np.asarray(self._vectors[first : first + BLOCK]).T
-            some = min(k, near.shape[1])
-            # a stable sort of a block's few best keeps earlier passages before later ones of equal score
-            picked = np.sort(np.argpartition(-near, some - 1, axis=1)[:, :some], axis=1)
+            picked = np.stack([best(row, k)[0] for row in near])
             numbers = np.concatenate([numbers, picked + first], 1)
             scores = np.concatenate([scores, np.take_along_axis(near, picked, 1)], 1)
+            # stable: what stands in an earlier block stays before equal scores of a later one
             order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
             numbers, scores = (np.take_along_axis(part, order, 1) for part in (numbers, scores))
         return numbers, scores

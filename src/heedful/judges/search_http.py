@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import threading
 import time
@@ -121,7 +122,7 @@ class HttpSearch:
     ) -> None:
         self.service = check_service(service, "the search service")
         self.cache = Path(cache) if cache is not None else None
-        self.usage = dict.fromkeys(("requests", "retries", "cached", "empty_hits"), 0)
+        self.usage: dict[str, int] = {"requests": 0, "retries": 0, "cached": 0, "empty_hits": 0}
         self._pause = pause
         self._lock = threading.Lock()
         headers = dict(service.headers)
@@ -252,6 +253,8 @@ class HttpSearch:
             title, _, text = (part.strip() for part in text.partition(service.split))
             title = title.strip('"')
         score = float(value(service.score, (int, float))) if service.score else 1 / rank
+        if not math.isfinite(score):
+            raise HeedfulError(f"{where}: {service.score!r} is {score}, not a number to sort by")
         key = str(value(service.id, (str, int))) if service.id else ""
         return Hit(Passage(key, title, text), -score if service.lower_is_better else score)
 

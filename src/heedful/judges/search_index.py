@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from heedful.atomic import make_folder, write_file, writing
 from heedful.config import content_hash, difference
+from heedful.data.formats import cannot_open
 from heedful.data.passages import Passages, changed, stamp_of, write_passages
 from heedful.data.problems import printable
 from heedful.errors import HeedfulError
@@ -61,6 +62,8 @@ def build_index(
         "bm25": BM25_OPTIONS | (bm25 or {}),
         "dense": DENSE_OPTIONS | (dense or {}),
     }
+    if fault := cannot_open(str(source)):
+        raise HeedfulError(printable(f"{source}: {fault}"))
     with _alone(place):
         passages = _passages(str(source), place, drop_faulty, rebuild)
         for part in PARTS[kind]:
@@ -81,23 +84,32 @@ def _passages(source: str, place: Path, drop_faulty: bool, rebuild: bool) -> Pas
     folder = place / "passages"
     if (folder / "facts.json").is_file():
         passages = Passages(folder)
-        if not changed(passages.facts, source):
+        wrong = ""
+        if changed(passages.facts, source):
+            wrong = (
+                f"{source} has other passages than the {len(passages):,} that the index {place} was made of, from "
+                f"{passages.facts['source']}: give --rebuild to make the index anew, or another folder"
+            )
+        elif passages.facts["left_out"] and not drop_faulty:
+            wrong = (
+                f"the index {place} lacks {passages.facts['left_out']:,} faulty passages of {source}: give "
+                "--drop-faulty-rows again"
+            )
+        if not wrong:
             return passages
         if not rebuild:
-            raise HeedfulError(
-                printable(
-                    f"{source} has other passages than the {len(passages):,} that the index {place} was made of, from "
-                    f"{passages.facts['source']}: give --rebuild to make the index anew, or another folder"
-                )
-            )
-        for name in (
-            "bm25",
-            "dense",
-            "passages",
-        ):  # the passages last: as long as they stand, so does the check
+            raise HeedfulError(printable(wrong))
+        # the passages last: as long as they stand, so does the check
+        for name in ("bm25", "dense", "passages"):
             for old in (place / name, place / f"{name}.parts"):
-                shutil.rmtree(old, ignore_errors=True)
+                _remove(old)
     return write_passages(source, folder, drop_faulty=drop_faulty)
+
+
+def _remove(folder: Path) -> None:
+    with writing(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def _build_part(
@@ -113,21 +125,23 @@ def _build_part(
 
     parts = folder.with_name(f"{folder.name}.parts")
     plan = parts / "options.json"
+    options = {**options, "passages": passages.content}
     if part == "dense":
         options = {**options, "weights": search_dense.weights_of(options["model"])}
     for kept in (folder / "options.json", plan):
         if kept.is_file():
-            lines = difference(json.loads(kept.read_bytes()), options)
-            if lines and not rebuild:
+            old = json.loads(kept.read_bytes())
+            lines = difference(old, options)
+            if lines and not rebuild and old.get("passages") == options["passages"]:
                 listed = "\n  ".join(lines)
                 raise HeedfulError(
                     f"{folder} was made with other options:\n  {listed}\n"
                     "Give --rebuild to make it anew, or another folder."
                 )
             if lines:
-                shutil.rmtree(kept.parent)
+                _remove(kept.parent)
     if folder.is_dir():
-        shutil.rmtree(parts, ignore_errors=True)
+        _remove(parts)
         return
     write_file(plan, json.dumps(options).encode())
     with Progress(f"{part} index", len(passages), unit="passages", quiet=quiet) as bar:
@@ -141,7 +155,7 @@ def _build_part(
             search_dense.build(
                 passages, folder, options, lambda: search_dense.encoder_of(options["model"], device), told
             )
-    shutil.rmtree(parts, ignore_errors=True)
+    _remove(parts)
 
 
 def open_index(
@@ -172,6 +186,10 @@ def open_index(
     made: list[Retriever] = []
     for part in PARTS[kind]:
         options = _options(place / part)
+        if options.get("passages") != passages.content:
+            raise HeedfulError(
+                f"{place / part} is of other passages than {passages.folder}; make the index again with --rebuild"
+            )
         if part == "bm25":
             made.append(search_words.Bm25(passages, place / part, options))
         else:

@@ -27,6 +27,8 @@ from heedful.judges.search import Hit, check_k
 PART = 20_000
 """Passages whose words are counted together."""
 INSTALL = "pip install -c constraints.txt 'heedful[retrieve]'"
+FEW = 32
+"""Hits that are found by as many passes over all scores."""
 COMPILED_FROM = 50_000
 """Passages from which on compiling the scorer, some seconds once a process, pays for itself."""
 _WORD = re.compile(r"\b\w\w+\b")
@@ -94,7 +96,8 @@ class _Numbers(dict[str, int]):
 def build(passages: Passages, folder: Path, options: dict[str, Any], told: Callable[[int], None]) -> None:
     """Write the index of all passages into `folder`; parts that an earlier start has counted are not counted again.
 
-    options: language, k1, b. told: called with the number of passages counted so far.
+    options: language, k1, b, and a hash of the passages, kept beside the index. told: called with the number of
+    passages counted so far.
     Raises HeedfulError for options out of their range and when the disk is full.
     """
     if not options["k1"] >= 0 or not 0 <= options["b"] <= 1:
@@ -195,7 +198,7 @@ def _lay_out(files: Sequence[Path], folder: Path, count: int, options: dict[str,
     (folder / "options.json").write_text(json.dumps(options))
 
 
-def _mapped(path: Path, kind: Any, size: int) -> np.ndarray:
+def _mapped(path: Path, kind: Any, size: int) -> Any:
     with writing(path):
         return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(size,))
 
@@ -228,7 +231,7 @@ class Bm25:
     @property
     def fingerprint(self) -> str:
         """See `Retriever`."""
-        return content_hash(["bm25", self.passages.content, self._options])
+        return content_hash(["bm25", self._options])
 
     def __call__(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever`. A word that occurs twice in a query counts twice; ties go to the earlier passage."""
@@ -252,12 +255,19 @@ class Bm25:
 
 def best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k highest of (N,) scores, best first, as (numbers, scores); of equal ones those that come first."""
-    if k < len(scores):
+    if k >= len(scores):
+        order = np.argsort(-scores, kind="stable")
+    elif (
+        k <= FEW
+    ):  # a pass for each of them, which finds the first of equal ones, is cheaper than a partition
+        left = scores.copy()
+        order = np.zeros(k, np.int64)
+        for i in range(k):
+            order[i] = left.argmax()
+            left[order[i]] = -np.inf
+    else:
         bound = np.partition(scores, len(scores) - k)[len(scores) - k]
         above = np.flatnonzero(scores > bound)
         level = np.flatnonzero(scores == bound)[: k - len(above)]
-        chosen = np.concatenate([above, level])
-    else:
-        chosen = np.arange(len(scores))
-    order = chosen[np.lexsort((chosen, -scores[chosen]))]
+        order = np.concatenate([above[np.argsort(-scores[above], kind="stable")], level])
     return order, scores[order]

@@ -172,10 +172,14 @@ def ask(options: Ask) -> int:
     wrong = search_problems(options)
     wrong += model_problems(
         [
-            ("--writer", options.run, options.writer_model),
+            ("RUN", options.run, options.writer_model),
             ("--reader", options.reader, options.reader_model),
         ]
     )
+    if options.hops < 1:
+        wrong.append("--hops must be at least 1")
+    if options.retriever == "http" and options.corpus:
+        wrong.append("--corpus has no part in --retriever http")
     if not options.question.strip():
         wrong.append("the question is blank")
     if options.run == "gold":
@@ -224,9 +228,22 @@ def generate(options: Generate) -> int:
     from heedful.data.hops_foldoc import load_foldoc
     from heedful.data.hops_world import World
 
+    wrong = []
+    if options.source == "foldoc":
+        plain = Generate()
+        wrong = [
+            f"--{name} has no part in --source foldoc"
+            for name in ("entities", "hops", "form", "seed")
+            if getattr(options, name) != getattr(plain, name)
+        ]
     counts = {"train": options.train, "dev": options.dev, "test": options.test}
     if min(counts.values()) < 0:
-        raise HeedfulError("--train, --dev and --test must be 0 or more")
+        wrong.append("--train, --dev and --test must be 0 or more")
+    place = Path(options.out).expanduser()
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        wrong.append(f"{place} is there and not empty; choose another folder with --out")
+    if wrong:
+        raise HeedfulError("; ".join(wrong))
     if options.source == "world":
         world = World(options.seed, options.entities, options.hops)
         passages: Any = world
@@ -244,9 +261,6 @@ def generate(options: Generate) -> int:
             lines = (json.dumps(question.as_row(), ensure_ascii=False) + "\n" for question in questions)
             (beside / f"{side}.jsonl").write_text("".join(lines), encoding="utf-8")
 
-    place = Path(options.out).expanduser()
-    if place.exists() and any(place.iterdir()):
-        raise HeedfulError(f"{place} is there and not empty; choose another folder with --out")
     write_folder(place, fill)
     told = {"out": str(place), "passages": len(passages), **{side: len(q) for side, q in sides.items()}}
     print(json.dumps(told) if options.json else "\n".join(f"{name}: {value}" for name, value in told.items()))

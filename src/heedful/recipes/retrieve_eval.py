@@ -17,6 +17,8 @@ from tyro.conf import Positional, arg
 from heedful.errors import HeedfulError
 
 if TYPE_CHECKING:
+    from heedful.data.hops import Question
+    from heedful.judges.search import Retriever
     from heedful.recipes.retrieve_measure import Measured
     from heedful.run import Run
 
@@ -79,6 +81,15 @@ class Config:
     """No progress display."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of whom. facts: of questions and corpus, for the report."""
+
+    questions: list[Question]
+    retriever: Retriever
+    facts: dict[str, Any]
+
+
 def main(cfg: Config) -> int:
     """What `heedful retrieve eval` does; the exit status."""
     from heedful.run import open_run
@@ -86,10 +97,12 @@ def main(cfg: Config) -> int:
     wrong = problems(cfg)
     if wrong:
         raise HeedfulError("; ".join(wrong))
+    # what is wrong with the files is found before there is a run folder that would hold on to them
+    asked = read_asked(cfg)
     files = [cfg.questions, *(file for file in (cfg.corpus, cfg.service) if file)]
     with open_run(cfg.out, cfg, seed=cfg.seed, data=files, volatile=VOLATILE) as opened:
         cfg = replace(cfg, quiet=True, json=False) if opened.rank else cfg
-        result = run(cfg, opened)
+        result = run(cfg, opened, asked)
     tell(cfg, result)
     return 0
 
@@ -107,29 +120,41 @@ def problems(cfg: Config) -> list[str]:
         wrong.append("--max-absent must be from 0 to 1")
     if is_server(cfg.against):
         wrong.append("--against takes a run, a model or a rule; compare two servers with two runs")
-    wrong += model_problems(
-        [("--writer", cfg.run, cfg.writer_model), ("--reader", cfg.reader, cfg.reader_model)]
-    )
+    wrong += model_problems([("RUN", cfg.run, cfg.writer_model), ("--reader", cfg.reader, cfg.reader_model)])
     return wrong
 
 
-def run(cfg: Config, run: Run) -> dict[str, Any]:
-    """Search, read, measure and write the report; returns result.json. Resumes where it stopped."""
+def read_asked(cfg: Config) -> Asked:
+    """The questions, the retriever, and what is known of questions and corpus.
+
+    Raises HeedfulError listing what is wrong with the files, and for gold titles that the corpus lacks.
+    """
     from heedful.data.hops import check_gold, read_questions
-    from heedful.recipes.retrieve_open import Models, open_reader, open_search
-    from heedful.recipes.retrieve_pipeline import hops_for
-    from heedful.recipes.retrieve_report import finish
+    from heedful.recipes.retrieve_open import open_search
 
     questions = read_questions(cfg.questions, cfg.limit)
     if not any(q.gold_titles for q in questions) and not cfg.reader:
         raise HeedfulError(
             f"{cfg.questions} has no gold titles, so only answers can be measured: name a model with --reader"
         )
-    passages, retriever = open_search(cfg, run)
+    passages, retriever = open_search(cfg)
     facts: dict[str, Any] = {"questions": len(questions)}
     if passages is not None:
         facts |= {"passages": len(passages), **passages.facts}
         facts |= check_gold(questions, passages, most=cfg.max_absent, where=cfg.questions)
+    return Asked(questions, retriever, facts)
+
+
+def run(cfg: Config, run: Run, asked: Asked | None = None) -> dict[str, Any]:
+    """Search, read, measure and write the report; returns result.json. Resumes where it stopped."""
+    from heedful.recipes.retrieve_open import Models, open_reader, open_search
+    from heedful.recipes.retrieve_pipeline import hops_for
+    from heedful.recipes.retrieve_report import finish
+
+    asked = asked or read_asked(cfg)
+    questions, retriever, facts = asked.questions, asked.retriever, asked.facts
+    if cfg.retriever == "http":  # now that there is a folder to keep its answers in
+        _, retriever = open_search(replace(cfg, corpus=""), run)
     known = run.once("retriever.json", lambda: {"fingerprint": retriever.fingerprint})
     if known != {"fingerprint": retriever.fingerprint}:
         raise HeedfulError(

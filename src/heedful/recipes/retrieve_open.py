@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from heedful.errors import HeedfulError
 from heedful.recipes.retrieve_pipeline import Read, Write
 from heedful.recipes.retrieve_readers import model_reader
 from heedful.recipes.retrieve_writers import RULES, direct_writer, local_writer, served_writer
@@ -80,13 +79,17 @@ def is_server(spec: str) -> bool:
 
 
 def model_problems(pairs: Sequence[tuple[str, str, str]]) -> list[str]:
-    """(option, what it names, model of a server): servers without a model, and models without a server."""
+    """(option, what it names, model of a server): servers without a model, models without a server, rules that should
+    read. RUN is the place of the writer."""
     wrong = []
     for option, spec, model in pairs:
+        flag = "--writer-model" if option == "RUN" else f"{option}-model"
         if is_server(spec) and not model:
-            wrong.append(f"{option} is a server: name the model to ask there with {option}-model")
+            wrong.append(f"{option} is a server: name the model to ask there with {flag}")
         if model and not is_server(spec):
-            wrong.append(f"{option}-model goes with a server as {option}")
+            wrong.append(f"{flag} goes with a server as {option}")
+        if option == "--reader" and spec in RULES:
+            wrong.append(f"--reader {spec}: a rule cannot read; name a model")
     return wrong
 
 
@@ -145,11 +148,9 @@ def open_writer(spec: str, model: str, models: Models, cfg: Any, run: Run | None
 
 
 def open_reader(models: Models, cfg: Any, run: Run | None) -> Read | None:
-    """The reader that the options name, if any. Raises HeedfulError where it is a rule, which cannot read."""
+    """The reader that the options name, if any."""
     if not cfg.reader:
         return None
-    if cfg.reader in RULES:
-        raise HeedfulError(f"--reader {cfg.reader}: a rule cannot read; name a model")
     return model_reader(
         models.get(cfg.reader, cfg.reader_model),
         run,

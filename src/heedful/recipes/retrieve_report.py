@@ -215,14 +215,14 @@ def samples(ours: Measured, against: Measured | None) -> list[dict[str, Any]]:
                 said = one.answers[i] if one.answers is not None else ""
                 row[side] = {
                     "text": in_words(one.turns[i]) + (f"\nanswer: {said}" if said else ""),
-                    "score": _number(one.best_known[i]),
+                    "score": _number(float(one.best_known[i])),
                 }
         shown.append(row)
     return shown
 
 
 def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return value if np.isfinite(value) else None
 
 
 def in_words(turn: Turn) -> str:

@@ -1,7 +1,8 @@
 """Who writes the queries: a language model, local or served, or a simple rule to compare it with.
 
-The rules are the question itself at every hop; the question and the beginning of the best passage; the title of the
-best passage; and, as a bound, the title of a gold passage that is still missing, which no writer can know.
+All rules begin with the question. Then come the question again; the question and the beginning of the best passage; the
+title of the best passage; or, to see what room there is, the title of a gold passage that is still missing, which no
+writer can know.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from heedful.recipes.retrieve_pipeline import Turn, Write, found_titles
 
 if TYPE_CHECKING:
     from heedful.judges.search import Hit
+    from heedful.policies.encode import Prompt
     from heedful.policies.language import LanguagePolicy
     from heedful.policies.remote import RemotePolicy
     from heedful.run import Run
@@ -47,12 +49,15 @@ def ask_title(turns: Sequence[Turn]) -> list[str]:
 
 
 def ask_gold(turns: Sequence[Turn]) -> list[str]:
-    """The title of a gold passage that is not found yet, or the question when all are: what could be had at most."""
+    """The question; from the second hop on the title of a gold passage that is not found yet, or the question again.
+
+    No bound: passages that share words with a title may stand before its own.
+    """
     queries = []
     for turn in turns:
         found = {plain_title(title) for title in found_titles(turn)}
         missing = [title for title in turn.question.gold_titles if plain_title(title) not in found]
-        queries.append(missing[0] if missing else turn.question.question)
+        queries.append(missing[0] if turn.queries and missing else turn.question.question)
     return queries
 
 
@@ -79,6 +84,24 @@ def prompt_for(turn: Turn, *, passage_words: int, demos: Sequence[str] = ()) -> 
     """
     parts = [INSTRUCTION, *demos, case_for(turn.question.question, turn.context, passage_words)]
     return "\n\n".join(parts)
+
+
+def few_shot_prompt(
+    policy: LanguagePolicy, turn: Turn, *, passage_words: int, demos: Sequence[str] = ()
+) -> Prompt:
+    """`prompt_for`; but where there are demonstrations and the model knows turns of a chat, those become turns: each
+    case is a question to the model and its query the answer, which chat models follow far better than one long text."""
+    if not demos or not getattr(policy.tokenizer, "chat_template", None):
+        return prompt_for(turn, passage_words=passage_words, demos=demos)
+    messages: list[dict[str, str]] = []
+    for demo in demos:
+        case, _, query = demo.rpartition(f"\n{QUERY} ")
+        messages.append({"role": "user", "content": f"{case}\n{QUERY}"})
+        messages.append({"role": "assistant", "content": query})
+    last = case_for(turn.question.question, turn.context, passage_words)
+    messages.append({"role": "user", "content": last})
+    messages[0]["content"] = f"{INSTRUCTION}\n\n{messages[0]['content']}"
+    return messages
 
 
 def case_for(question: str, context: Sequence[Hit], passage_words: int, query: str = "") -> str:
@@ -123,7 +146,7 @@ def local_writer(
 
     def write(turns: Sequence[Turn]) -> list[str]:
         number = len(turns[0].queries) + 1 if turns else 1
-        prompts = [prompt_for(turn, passage_words=passage_words, demos=demos) for turn in turns]
+        prompts = [few_shot_prompt(policy, turn, passage_words=passage_words, demos=demos) for turn in turns]
         drawn = sample_once(policy, prompts, 1, f"{name}/hop{number}-replies", run, quiet=quiet, **how)
         return [written_query(str(output)) for output in drawn.outputs]
 
