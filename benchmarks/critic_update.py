@@ -121,7 +121,8 @@ def run_child(pairs: int) -> Result:
         gap = max(gap, abs(ours - theirs) / abs(theirs))
     if not gap < CLOSE:
         raise SystemExit(f"{MODULE}: the losses of ours and the peer differ by {gap}")
-    one = tuple(x[:, :1] for x in draws(torch.Generator().manual_seed(0)))
+    now, after = draws(torch.Generator().manual_seed(0))
+    one = now[:, :1], after[:, :1]
     arms: dict[str, Callable[[int], Any]] = {
         "ours": lambda i: step(*draws(torch.Generator().manual_seed(i)), 1),
         "peer": lambda i: peer.step(plain),

@@ -137,8 +137,8 @@ def run_child(setting: str, pairs: int, batch: int) -> Result:
     )
 
     def cached_step() -> float:
-        both = (cache(index, 2 * batch) for index in (transitions.index, transitions.next_index))
-        loss = learn_cached(searched_loss(cached_critic, transitions, *both, how)[0])
+        now, after = (cache(index, 2 * batch) for index in (transitions.index, transitions.next_index))
+        loss = learn_cached(searched_loss(cached_critic, transitions, now, after, how)[0])
         cached_critic.after_step(0)
         return loss
 

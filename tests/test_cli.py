@@ -103,7 +103,7 @@ def test_help_offers_exactly_these_options(name: str, capsys: pytest.CaptureFixt
         main([*name.split(), "--help"])
     assert left.value.code == 0
     text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-    offered = set(re.findall(r"^\W*(?:-\w(?: [A-Z]+)?, )?(--[a-z][a-z-]*)", text, re.MULTILINE))
+    offered = set(re.findall(r"^\W*(?:-\w(?: [A-Z]+)?, )?(--[a-z][a-z0-9-]*)", text, re.MULTILINE))
     cls = COMMANDS[name].options()
     flags = [field.name for field in dataclasses.fields(cls) if not place_of(cls, field.name)]
     assert offered == {"--help", *(f"--{name.replace('_', '-')}" for name in flags)}

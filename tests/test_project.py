@@ -319,7 +319,9 @@ def test_setup_installs_once_and_then_costs_nothing(checkout: Path) -> None:
     assert first[0] == "venv" and len(first) == 4
     assert all("-c constraints.txt --prefer-binary" in line for line in first[1:])
     assert (
-        first[1].endswith(" torch") and first[2].endswith("-e .[dev,bench,web]") and "--no-deps" in first[3]
+        first[1].endswith(" torch")
+        and first[2].endswith("-e .[dev,bench,retrieve,web]")
+        and "--no-deps" in first[3]
     )
     make(checkout, "setup", "PYTHON=./python")
     assert log(checkout) == []

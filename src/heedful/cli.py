@@ -233,6 +233,29 @@ SEARCH = {
 }
 
 
+def _retrieve(what: str) -> Command:
+    """`heedful retrieve index` and the others."""
+
+    def command() -> tuple[type, Callable[[Any], int]]:
+        if what == "demo":
+            from heedful.recipes.retrieve_demo import Demo, demo
+
+            return Demo, demo
+        from heedful.recipes.retrieve import COMMANDS
+
+        return COMMANDS[what]
+
+    return Command(RETRIEVE[what], lambda: command()[0], lambda options: command()[1](options))
+
+
+RETRIEVE = {
+    "index": "make a corpus searchable: BM25, dense, or both",
+    "ask": "search for the answer to one question, hop by hop",
+    "generate": "write a corpus and questions to try it on",
+    "demo": "learn to search a generated world, offline",
+}
+
+
 def serve(options: Any) -> int:
     """Run `heedful serve`."""
     from heedful.serve.command import main
@@ -278,6 +301,9 @@ COMMANDS = {
     "search view": _plain_job("draw the tree of a search", "search_view"),
     "act": _job("improve any policy class by a critic, offline and then in the environment", "act"),
     "act collect": _plain_job("collect a data set of an environment by scripted behaviours", "act_collect"),
+    **{f"retrieve {what}": _retrieve(what) for what in RETRIEVE},
+    "retrieve train": _job("teach a language model what to search for, hop by hop", "retrieve_train"),
+    "retrieve eval": _plain_job("measure what any writer of queries finds, hop by hop", "retrieve_eval"),
     "check": Command("find everything wrong with data files", lambda: Check, check),
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),
     "compare": Command("compare two runs", lambda: Compare, compare),

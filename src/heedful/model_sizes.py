@@ -54,6 +54,19 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
         },
     ),
+    "meta-llama/Meta-Llama-3-8B-Instruct": (
+        "llama",
+        {
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "vocab_size": 128256,
+            "max_position_embeddings": 8192,
+            "tie_word_embeddings": False,
+        },
+    ),
     "mistralai/Mistral-7B-v0.1": _MISTRAL_7B,
     "mistralai/Mistral-7B-Instruct-v0.2": _MISTRAL_7B,
 }

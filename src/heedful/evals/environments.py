@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -81,7 +81,11 @@ def behaviour_of(spec: str, space: ActionSpace) -> Behaviour:
     """
     if spec == "random":
         low, high = np.array(space.low), np.array(space.high)
-        return lambda env, generator: lambda observation: generator.uniform(low, high)
+
+        def random(env: Any, generator: np.random.Generator) -> Callable[[Any], Any]:
+            return lambda observation: generator.uniform(low, high)
+
+        return random
     path, colon, name = spec.rpartition(":")
     if not colon or not name:
         raise HeedfulError(f"the behaviour {spec!r} is not random, module:function or path.py:function")
@@ -90,7 +94,7 @@ def behaviour_of(spec: str, space: ActionSpace) -> Behaviour:
     found: Any = getattr(_module(path, f"behaviour {spec!r}"), name, None)
     if not callable(found):
         raise HeedfulError(f"the module {path} has no function {name!r}")
-    return found
+    return cast(Behaviour, found)
 
 
 class Behaving:

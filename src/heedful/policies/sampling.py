@@ -1,9 +1,10 @@
 """Sampling N completions for each of B prompts, each prompt encoded once.
 
 The keys and values of a prompt are computed once, in a padding-free pack, and stay shared by its N rows; each row
-adds keys and values of its own. Attention over the shared part is one matrix product per prompt instead of one
-vector product per row. Rows that have ended leave the batch. Every row has its own random stream, so what is drawn
-does not depend on how prompts are batched, sorted or resumed (up to rounding of the arithmetic).
+adds keys and values of its own. A long beginning that all prompts have in common is computed once for all (`prefix`).
+Attention over the shared part is one matrix product per prompt instead of one vector product per row. Rows that have
+ended leave the batch. Every row has its own random stream, so what is drawn does not depend on how prompts are batched,
+sorted or resumed (up to rounding of the arithmetic).
 
 Letters: B prompts, R rows alive, H heads, K key/value heads, G = H / K, P longest prompt, D head size, V vocabulary.
 """
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from heedful.policies.packing import Group, Pack, UnsupportedModel, pack
+from heedful.policies.prefix import Prefix, shared_length
 
 
 class Drawn(NamedTuple):
@@ -31,9 +33,11 @@ class Drawn(NamedTuple):
 
 @dataclass
 class Prefill:
-    """Encodes the prompts and keeps their keys and values, (B, K, P, D) a layer."""
+    """Encodes the prompts and keeps their keys and values, (B, K, P, D) a layer. before: what all of them begin with,
+    encoded already; the layout then holds the rest of each."""
 
     layout: Pack
+    before: Prefix | None = None
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
@@ -49,9 +53,18 @@ class Prefill:
         window: int | None = None,
     ) -> Tensor:
         """Attention over each prompt's own tokens, as `Pack.attend`; the keys and values are kept."""
-        longest = max(end - start for start, end, _ in self.layout.segments)
+        shared = self.before.length if self.before else 0
+        longest = shared + max(end - start for start, end, _ in self.layout.segments)
         if layer != len(self.keys) or (window is not None and longest > window):
             raise UnsupportedModel("layers out of order, or a prompt longer than the model's sliding window")
+        if self.before:
+            out, whole = self.before.attend_from(layer, query, key, value, self.layout, scaling=scaling)
+            for store, parts in zip((self.keys, self.values), zip(*whole, strict=True), strict=True):
+                padded = parts[0].new_zeros(len(parts), parts[0].shape[0], longest, parts[0].shape[2])
+                for b, part in enumerate(parts):
+                    padded[b, :, : part.shape[1]] = part
+                store.append(padded)
+            return out
         for store, new in ((self.keys, key), (self.values, value)):
             padded = new.new_zeros(len(self.layout.segments), new.shape[1], longest, new.shape[3])
             for b, (start, end, _) in enumerate(self.layout.segments):
@@ -206,13 +219,18 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     per_batch = max(1, max_rows // n)
     drawn: list[Drawn | None] = [None] * (len(prompts) * n)
+    shared = shared_length(prompts)
+    before = Prefix(decoder, prompts[0][:shared], device) if shared else None
     for first in range(0, len(order), per_batch):
         batch = order[first : first + per_batch]
         rows = [i * n + j for i in batch for j in range(n)]
-        layout = pack([Group(prompts[i], [[0]]) for i in batch], device)
-        prefill = Prefill(layout)
+        layout = pack([Group(prompts[i][shared:], [[0]]) for i in batch], device)
+        prefill = Prefill(layout, before)
         hidden = decoder(
-            input_ids=layout.tokens, position_ids=layout.positions, use_cache=False, heedful_layout=prefill
+            input_ids=layout.tokens,
+            position_ids=layout.positions + shared,
+            use_cache=False,
+            heedful_layout=prefill,
         ).last_hidden_state[0, layout.read]
         lengths = torch.tensor([len(prompts[i]) for i in batch], device=device)
         state = Decode(prefill, lengths, n)

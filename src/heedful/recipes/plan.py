@@ -10,6 +10,8 @@ from heedful.recipes.settings import out_of_range
 if TYPE_CHECKING:
     from heedful.recipes.prefer import Config
 
+SHORT = 64
+"""Tokens of a prompt where a job does not say."""
 FROM_PAIRS = ("dpo", "robust", "ipo", "hinge", "simpo", "orpo", "kto", "sft")
 FROM_SAMPLES = ("best", "rwr", "reinforce", "ppo", "apa")
 OPTION_OF = {
@@ -153,20 +155,30 @@ def describe(cfg: Config) -> str:
         data=f"{rows:,} pairs, {prompts:,} prompts",
         stages=max(1, cfg.rounds),
         steps=steps,
-        tokens=steps * cfg.batch_size * (64 + 2 * cfg.max_new_tokens),
+        tokens=steps * cfg.batch_size * (SHORT + 2 * cfg.max_new_tokens),
         drawn=round(cfg.rounds * per_round * cfg.n * (1 - cfg.offline_share) + held * measured),
     )
 
 
 def resources(
-    cfg: Any, *, trained: str, lora_rank: int, data: str, stages: int, steps: int, tokens: int, drawn: int
+    cfg: Any,
+    *,
+    trained: str,
+    lora_rank: int,
+    data: str,
+    stages: int,
+    steps: int,
+    tokens: int,
+    drawn: int,
+    prompt_tokens: int = SHORT,
 ) -> str:
     """Memory and cost of `steps` that train on `tokens` token positions in all, and of `drawn` completions.
 
     cfg has model, preset, batch_size, max_new_tokens, max_rows, micro_tokens and precision. lora_rank 0 trains all
-    weights. Memory counts weights, gradients, AdamW's two moments, checkpoints of activations for one micro-batch and
-    the keys and values of the rows sampled together. Cost counts 2 floating-point operations per weight and token
-    forward and 4 backward. Both are estimates.
+    weights. prompt_tokens: of an average prompt; those of long ones take memory while sampling, too. Memory counts
+    weights, gradients, AdamW's two moments, checkpoints of activations for one micro-batch and the keys and values of
+    the rows sampled together. Cost counts 2 floating-point operations per weight and token forward and 4 backward. Both
+    are estimates.
     """
     from heedful.model_sizes import size_of
 
@@ -179,8 +191,9 @@ def resources(
     reference = 0 if lora_rank or not steps else size.parameters * 4
     states = weights_trained * 12
     activations = cfg.micro_tokens * size.layers * size.hidden * 34 * half / 2 if steps else 0
-    cache = cfg.max_rows * cfg.max_new_tokens * size.layers * size.kv_width * 2 * half
-    sampled = drawn * (cfg.max_new_tokens + 64)
+    kept = cfg.max_new_tokens + (prompt_tokens if prompt_tokens > SHORT else 0)
+    cache = cfg.max_rows * kept * size.layers * size.kv_width * 2 * half
+    sampled = drawn * (cfg.max_new_tokens + prompt_tokens)
     flops = 6 * size.parameters * tokens + 2 * size.parameters * (sampled + tokens)
 
     def gib(x: float) -> str:
