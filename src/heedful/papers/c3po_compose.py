@@ -116,7 +116,8 @@ def compose_part(tier: Tier, seeds: Sequence[int], run: Run, until: float | None
             continue
         changes = [of[f"{key}_sum"] - of[key] for _, _, pair in done for of in pair.values()]
         measured, interval = over_seeds(changes)
-        note = f"{len(done)} of {len(PAIRS)} pairs and {len(seeds)} seeds; interval over sentences in pairs; {METHOD}"
+        pairs, ran = len({names for names, _, _ in done}), len({seed for _, seed, _ in done})
+        note = f"{pairs} of {len(PAIRS)} pairs, {ran} of {len(seeds)} seeds; interval over sentences in pairs; {METHOD}"
         claims.append(Claim(claim, PAPER, measured, interval, near(measured, interval, bound), note))
     rows = [
         [
