@@ -187,7 +187,6 @@ def test_processes_meet_at_every_part(
         return [mine[rank] for rank in range(world)]
 
     monkeypatch.setattr(run_module, "gather", gather)
-    monkeypatch.setattr(stages, "gather", gather)
     counting = Counting(policy)
     found: dict[int, Any] = {}
 

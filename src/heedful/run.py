@@ -78,6 +78,36 @@ class Run:
             )
         return _decode(path)
 
+    def there(self, name: str) -> bool:
+        """Whether a file of the run exists, as rank 0 sees it: all processes must agree on what is left to do."""
+        return gather(self.path(name).exists(), self.world)[0]
+
+    def in_parts(
+        self,
+        name: str,
+        count: int,
+        size: int,
+        part: Callable[[int], Any],
+        *,
+        each: Callable[[int, list[Any]], None] | None = None,
+    ) -> list[Any]:
+        """The rows of `<name>.jsonl`, `count` of them made `size` at a time, so that a kill costs one part.
+
+        part(first): the rows from `first` on. each(first, rows): called after every part that was not done before the
+        whole was. The parts are removed when the whole is there.
+        """
+        rows: list[Any] = []
+        for first in range(0, 0 if self.there(f"{name}.jsonl") else count, size):
+            made = self.once(f"{name}.part-{first // size:04d}.jsonl", lambda first=first: part(first))
+            if each is not None:
+                each(first, made)
+            rows += made
+        rows = self.once(f"{name}.jsonl", lambda: rows)
+        if self.rank == 0:
+            for left in self.path(name).parent.glob(f"{self.path(name).name}.part-*.jsonl"):
+                left.unlink()
+        return rows
+
     def log(self, step: int, metrics: Mapping[str, Any], *, stage: str = "") -> None:
         """Append one row to metrics.jsonl, whole or not at all. Non-finite values become null.
 

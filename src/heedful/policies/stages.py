@@ -12,7 +12,6 @@ import torch
 from heedful.feedback import Feedback, Judge, Samples
 from heedful.policies.encode import Prompt
 from heedful.policies.language import Completion, LanguagePolicy
-from heedful.processes import gather
 from heedful.progress import Progress
 from heedful.run import Run
 
@@ -65,20 +64,14 @@ def sample_once(
 
         return tick
 
-    # every process takes part in `once`, so they must agree on whether there is anything to do
-    done = gather(run.path(f"{name}.jsonl").exists(), run.world)[0]
-    rows: list[dict[str, Any]] = []
-    with Progress(name, len(prompts), unit="prompts", quiet=quiet or done) as bar:
-        for first in () if done else range(0, len(prompts), size):
-            made = run.once(f"{name}.part-{first // size:04d}.jsonl", lambda first=first: part(first))
+    with Progress(name, len(prompts), unit="prompts", quiet=quiet or run.there(f"{name}.jsonl")) as bar:
+
+        def each(first: int, made: list[dict[str, Any]]) -> None:
             if on_part is not None and run.rank == 0:
                 on_part(_as_samples(made, n))
-            rows += made
             bar.show(min(len(prompts), first + size), "sampled")
-    rows = run.once(f"{name}.jsonl", lambda: rows)
-    if run.rank == 0:
-        for left in run.path(name).parent.glob(f"{run.path(name).name}.part-*.jsonl"):
-            left.unlink()
+
+        rows = run.in_parts(name, len(prompts), size, part, each=each)
     return _as_samples(rows, n)
 
 

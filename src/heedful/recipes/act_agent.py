@@ -186,8 +186,13 @@ def _critic(cfg: Config, seen: ObservationSpace, space: ActionSpace, run: Run) -
     if cfg.method == "rlpd":
         # Its ensemble and networks, in the sizes that all methods share.
         own = rlpd(config)
-        config = replace(own, members=cfg.members, target_members=config.target_members, width=cfg.critic_width,
-                         depth=cfg.critic_depth)  # fmt: skip
+        config = replace(
+            own,
+            members=cfg.members,
+            target_members=config.target_members,
+            width=cfg.critic_width,
+            depth=cfg.critic_depth,
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed_for("critic encoder"))
         encoder = ObservationEncoder(seen, **_encoder(cfg, seen))

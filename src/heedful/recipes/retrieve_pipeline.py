@@ -17,7 +17,6 @@ from heedful.data.hops import Question
 from heedful.errors import HeedfulError
 from heedful.evals.retrieval import answer_f1, average_precision, exact_match, recall
 from heedful.judges.search import Hit, Retriever, fused
-from heedful.processes import gather
 from heedful.run import Run
 
 Merge = Literal["score", "rrf", "hop"]
@@ -128,25 +127,16 @@ def walk(
 def _hop_rows(
     turns: Sequence[Turn], write: Write, retriever: Retriever, k: int, file: str, run: Run
 ) -> list[dict[str, Any]]:
-    # every process takes part in `once` and in writing, so they must agree on whether there is anything to do
-    done = gather(run.path(f"{file}.jsonl").exists(), run.world)[0]
-    queries = [] if done else [one_query(text) for text in write(turns)]
-    rows: list[dict[str, Any]] = []
-    for first in range(0, len(queries), PART):
+    queries = [] if run.there(f"{file}.jsonl") else [one_query(text) for text in write(turns)]
 
-        def part(first: int = first) -> list[dict[str, Any]]:
-            some = queries[first : first + PART]
-            return [
-                {"id": turn.question.id, "query": query, "hits": [hit.as_row() for hit in hits]}
-                for turn, query, hits in zip(turns[first:], some, retriever(some, k), strict=False)
-            ]
+    def part(first: int) -> list[dict[str, Any]]:
+        some = queries[first : first + PART]
+        return [
+            {"id": turn.question.id, "query": query, "hits": [hit.as_row() for hit in hits]}
+            for turn, query, hits in zip(turns[first:], some, retriever(some, k), strict=False)
+        ]
 
-        rows += run.once(f"{file}.part-{first // PART:04d}.jsonl", part)
-    rows = run.once(f"{file}.jsonl", lambda: rows)
-    if run.rank == 0:
-        for left in run.path(file).parent.glob(f"{run.path(file).name}.part-*.jsonl"):
-            left.unlink()
-    return rows
+    return run.in_parts(file, len(queries), PART, part)
 
 
 def hops_for(questions: Sequence[Question], asked: int) -> int:

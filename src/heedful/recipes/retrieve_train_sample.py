@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from heedful.data.hops import Question
 from heedful.judges.search import Hit, Retriever
-from heedful.processes import gather
 from heedful.recipes.retrieve_measure import local_cost
 from heedful.recipes.retrieve_pipeline import Merge, Reward, Turn
 from heedful.recipes.retrieve_train_pairs import Tried, draw_next
@@ -118,26 +117,18 @@ def _hop_rows(
     name: str,
 ) -> list[dict[str, Any]]:
     file = f"{name}/hop{hop}"
-    # every process takes part in `once` and in drawing, so they must agree on whether there is anything to do
-    done = gather(run.path(f"{file}.jsonl").exists(), run.world)[0]
+    done = run.there(f"{file}.jsonl")
     queries: list[list[str]] = [[] for _ in turns]
     for number, demos in enumerate([] if done else trial.prompts):
         drawn = draw(turns, demos, trial.samples, f"{stage_of(name, number)}/hop{hop}-replies")
         for mine, more in zip(queries, drawn, strict=True):
             mine += more
-    rows: list[dict[str, Any]] = []
-    for first in range(0, 0 if done else len(turns), PART):
 
-        def part(first: int = first) -> list[dict[str, Any]]:
-            some = slice(first, first + PART)
-            return _scored(turns[some], queries[some], retriever, reward, trial, run, file)
+    def part(first: int) -> list[dict[str, Any]]:
+        some = slice(first, first + PART)
+        return _scored(turns[some], queries[some], retriever, reward, trial, run, file)
 
-        rows += run.once(f"{file}.part-{first // PART:04d}.jsonl", part)
-    rows = run.once(f"{file}.jsonl", lambda: rows)
-    if run.rank == 0:
-        for left in run.path(file).parent.glob(f"{run.path(file).name}.part-*.jsonl"):
-            left.unlink()
-    return rows
+    return run.in_parts(file, len(turns), PART, part)
 
 
 def _scored(
