@@ -21,7 +21,7 @@ from heedful.data.hops_world import World
 from heedful.errors import HeedfulError, NothingToLearn
 from heedful.policies.language import LanguagePolicy
 from heedful.recipes import retrieve_demo, retrieve_train_learn, retrieve_train_plan
-from heedful.recipes.retrieve_train import Config, preset, run
+from heedful.recipes.retrieve_train import TRAINS, Config, preset, run
 from heedful.recipes.retrieve_train_data import read_asked, split
 from heedful.recipes.retrieve_writers import INSTRUCTION, QUERY
 from heedful.run import open_run
@@ -175,6 +175,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "few-shot": {"method": "few_shot"},
     "few-shot-all": {"method": "few_shot_all"},
     "cd": {"method": "cd"},
+    "sft-all": {"method": "sft_all"},
     "iterative": {"iterations": 2},
     "dpo": {"loss": "dpo"},
     "per-token": {"loss": "ipo_per_token"},
@@ -202,7 +203,7 @@ def test_every_arm_runs(place: Path, shared: Path, arm: str, monkeypatch: pytest
     cfg = config(place, arm, **changes)
     with open_run(shared, {}, seed=0) as common, open_run(cfg.out, cfg, seed=0) as opened:
         result = run(cfg, opened, shared=common)
-    trains = cfg.method in ("leret", "cd")
+    trains = cfg.method in TRAINS
     assert (Path(cfg.out) / "model").exists() == trains
     assert ("tried_pairs" in result) == trains and ("before_hop2_recall" in result) == (arm != "base")
     assert 0 <= result["hop2_recall"] <= 1
@@ -214,12 +215,22 @@ def test_every_arm_runs(place: Path, shared: Path, arm: str, monkeypatch: pytest
     assert stages == [f"part{p}/{kind}" for p in parts for kind in kinds]
     if arm == "few-shot":
         assert result["bootstrap_hops"] == "first" and "bootstrap_scores" in result
+    if arm == "sft-all":
+        rows = json.loads(next(shared.glob("tried0-*/hop1.jsonl")).read_text().splitlines()[0])
+        assert rows["queries"] and result["steps"] * cfg.cd_batch_size > result["tried_targets"]
+        assert result["steps"] == -(-_usable(result) // cfg.cd_batch_size)
     if arm == "answer":
         assert result["hop2_recall"] >= 0 and "answer_f1" in result
     if arm == "iterative":
         assert {p.name for p in Path(cfg.out).glob("tried*")} == {
             "tried1"
         }  # the first part depends on the start alone
+
+
+def _usable(result: dict[str, Any]) -> int:
+    """Queries that are neither blank nor echoes nor repeated: what `sft_all` imitates, once."""
+    left_out = ("blank", "echoes", "repeated", "unknown")
+    return result["tried_queries"] - sum(result[f"tried_{name}"] for name in left_out)
 
 
 def _reader(turns: Any) -> list[str]:

@@ -71,18 +71,19 @@ class Ask:
     """A YAML or JSON file that says how a search service is asked and its answer read."""
     writer_model: str = ""
     """The model to ask for where RUN is a server."""
-    hops: int = 2
-    """Searches."""
-    k: int = 3
-    """Passages that each search brings."""
-    merge: Literal["score", "rrf", "hop"] = "score"
-    """How hops are merged: by the retriever's scores, by rank fusion, or hop after hop."""
+    hops: int = 0
+    """Searches; 0: as RUN was trained, else 2."""
+    k: int = 0
+    """Passages that each search brings; 0: as RUN was trained, else 3."""
+    merge: Literal["auto", "score", "rrf", "hop"] = "auto"
+    """How hops are merged: by the retriever's scores, by rank fusion, or hop after hop; auto: as RUN was trained, else
+    by scores."""
     reader: str = ""
     """A model or server that answers from what was found."""
     reader_model: str = ""
     """The model to ask for where --reader is a server."""
-    passage_words: int = 60
-    """Words of each passage that writer and reader see."""
+    passage_words: int = 0
+    """Words of each passage that writer and reader see; 0: as RUN was trained, else 60."""
     drop_faulty_rows: bool = False
     """Leave out passages that have errors, and count them, instead of stopping."""
     max_new_tokens: int = 32
@@ -159,6 +160,7 @@ def index(options: Index) -> int:
 def ask(options: Ask) -> int:
     """Run `heedful retrieve ask`."""
     from heedful.data.hops import Question
+    from heedful.policies.asking import one_line
     from heedful.recipes.retrieve_open import (
         Models,
         model_problems,
@@ -168,7 +170,9 @@ def ask(options: Ask) -> int:
         search_problems,
     )
     from heedful.recipes.retrieve_pipeline import Turn, hop
+    from heedful.recipes.retrieve_trained import settle
 
+    options, notes = settle(options, hops=2)
     wrong = search_problems(options)
     wrong += model_problems(
         [
@@ -190,7 +194,9 @@ def ask(options: Ask) -> int:
     models = Models(options)
     write = open_writer(options.run, options.writer_model, models, options, None, "")
     read = open_reader(models, options, None)
-    turn = Turn(Question("asked", " ".join(options.question.split())), merge=options.merge)
+    turn = Turn(Question("asked", " ".join(options.question.split())), merge=options.merge)  # type: ignore[arg-type]
+    if not options.json:
+        print("".join(f"note: {one_line(note)}\n" for note in notes), end="")
     for _ in range(options.hops):
         turn = hop([turn], write, retriever, options.k)[0]
         if not options.json:
@@ -202,7 +208,7 @@ def ask(options: Ask) -> int:
             for query, hits in zip(turn.queries, turn.found, strict=True)
         ]
         told = {"question": turn.question.question, "hops": found}
-        told |= {"context": [hit.as_row() for hit in turn.context], "answer": answer}
+        told |= {"context": [hit.as_row() for hit in turn.context], "answer": answer, "notes": notes}
         print(json.dumps(told, ensure_ascii=False))
     elif answer is not None:
         print(f"answer: {answer or '(none)'}")

@@ -8,6 +8,7 @@ first (the code counts every passage of that title), and what its code calls "em
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -48,17 +49,18 @@ class Config:
     writer_model: str = ""
     """The model to ask for where RUN is a server."""
     hops: int = 0
-    """Searches for each question; 0: as many as some question has gold passages, at most four."""
-    k: int = 3
-    """Passages that each search brings."""
-    merge: Literal["score", "rrf", "hop"] = "score"
-    """How hops are merged: by the retriever's scores, by rank fusion, or hop after hop."""
+    """Searches for each question; 0: as RUN was trained, else as many as a question has gold passages, at most four."""
+    k: int = 0
+    """Passages that each search brings; 0: as RUN was trained, else 3."""
+    merge: Literal["auto", "score", "rrf", "hop"] = "auto"
+    """How hops are merged: by the retriever's scores, by rank fusion, or hop after hop; auto: as RUN was trained, else
+    by scores."""
     reader: str = ""
     """A model or server that answers from what was found, for exact match and F1."""
     reader_model: str = ""
     """The model to ask for where --reader is a server."""
-    passage_words: int = 60
-    """Words of each passage that writer and reader see."""
+    passage_words: int = 0
+    """Words of each passage that writer and reader see; 0: as RUN was trained, else 60."""
     limit: int = 0
     """Questions to take from the file's beginning; 0 takes all."""
     max_absent: float = 0.05
@@ -83,22 +85,25 @@ class Config:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of whom. facts: of questions and corpus, for the report."""
+    """What is asked of whom. facts: of questions and corpus, for the report; notes: what is not as in training."""
 
     questions: list[Question]
     retriever: Retriever
     facts: dict[str, Any]
+    notes: Sequence[str] = ()
 
 
 def main(cfg: Config) -> int:
     """What `heedful retrieve eval` does; the exit status."""
+    from heedful.recipes.retrieve_trained import settle
     from heedful.run import open_run
 
+    cfg, notes = settle(cfg)
     wrong = problems(cfg)
     if wrong:
         raise HeedfulError("; ".join(wrong))
     # what is wrong with the files is found before there is a run folder that would hold on to them
-    asked = read_asked(cfg)
+    asked = replace(read_asked(cfg), notes=notes)
     files = [cfg.questions, *(file for file in (cfg.corpus, cfg.service) if file)]
     with open_run(cfg.out, cfg, seed=cfg.seed, data=files, volatile=VOLATILE) as opened:
         cfg = replace(cfg, quiet=True, json=False) if opened.rank else cfg
@@ -146,13 +151,16 @@ def read_asked(cfg: Config) -> Asked:
 
 
 def run(cfg: Config, run: Run, asked: Asked | None = None) -> dict[str, Any]:
-    """Search, read, measure and write the report; returns result.json. Resumes where it stopped."""
+    """Search, read, measure and write the report; returns result.json. Resumes where it stopped.
+
+    cfg: as `settle` of retrieve_trained leaves it.
+    """
     from heedful.recipes.retrieve_open import Models, open_reader, open_search
     from heedful.recipes.retrieve_pipeline import hops_for
     from heedful.recipes.retrieve_report import finish
 
     asked = asked or read_asked(cfg)
-    questions, retriever, facts = asked.questions, asked.retriever, asked.facts
+    questions, retriever = asked.questions, asked.retriever
     if cfg.retriever == "http":  # now that there is a folder to keep its answers in
         _, retriever = open_search(replace(cfg, corpus=""), run)
     known = run.once("retriever.json", lambda: {"fingerprint": retriever.fingerprint})
@@ -168,7 +176,7 @@ def run(cfg: Config, run: Run, asked: Asked | None = None) -> dict[str, Any]:
     for side, spec, model in (("against", cfg.against, ""), ("run", cfg.run, cfg.writer_model)):
         if spec:
             sides[side] = _side(side, spec, model, questions, hops, retriever, read, models, cfg, run)
-    return finish(cfg, sides["run"], sides.get("against"), facts, run)
+    return finish(cfg, sides["run"], sides.get("against"), asked.facts, run, asked.notes)
 
 
 def _side(
@@ -189,7 +197,8 @@ def _side(
     from heedful.recipes.retrieve_writers import RULES
 
     write = open_writer(spec, model, models, cfg, run, side)
-    turns = walk(questions, write, retriever, hops=hops, k=cfg.k, merge=cfg.merge, run=run, name=side)
+    how: dict[str, Any] = {"hops": hops, "k": cfg.k, "merge": cfg.merge}
+    turns = walk(questions, write, retriever, **how, run=run, name=side)
     cost = {}
     if is_server(spec):
         cost = served_cost(run, side)

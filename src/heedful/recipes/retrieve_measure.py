@@ -69,6 +69,18 @@ class Measured:
         last = self.recall[-1]
         return last if np.isfinite(last).any() or self.f1 is None else self.f1
 
+    def per_question(self) -> dict[str, Any]:
+        """Question by question, for values.json: recall and ap of each hop, the reader's exact match, and words of a
+        query; what is not known is null."""
+        told: dict[str, Any] = {
+            "recall": [_or_null(row) for row in self.recall],
+            "ap": [_or_null(row) for row in self.ap],
+            "words": self.words.mean(0).round(4).tolist(),
+        }
+        if self.em is not None:
+            told["em"] = _or_null(self.em)
+        return told
+
     def numbers(self) -> dict[str, Any]:
         """For result.json: means, and intervals as `<name>_interval`."""
         told: dict[str, Any] = {}
@@ -83,6 +95,10 @@ class Measured:
             "without_hits": self.without_hits,
             **self.cost,
         }
+
+
+def _or_null(values: Array) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), 6) for value in values]
 
 
 def key_of(name: str) -> str:

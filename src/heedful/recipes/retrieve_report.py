@@ -26,9 +26,14 @@ SHOWN = 40
 
 
 def finish(
-    cfg: Any, ours: Measured, against: Measured | None, facts: Mapping[str, Any], run: Run
+    cfg: Any,
+    ours: Measured,
+    against: Measured | None,
+    facts: Mapping[str, Any],
+    run: Run,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write the files; returns the result."""
+    """Write the files; returns the result. notes: warnings of what came before."""
     result: dict[str, Any] = {
         "job": "retrieve eval",
         "writer": cfg.run,
@@ -58,7 +63,7 @@ def finish(
         "title": f"Queries of {cfg.run} on {len(ours.turns):,} questions",
         "job": "retrieve",
         "summary": sentences(cfg, ours, against, rows),
-        "warnings": warnings(ours, facts),
+        "warnings": [*notes, *warnings(ours, facts)],
         "comparisons": rows,
         "tables": tables(cfg, ours, against),
         "samples": samples(ours, against),

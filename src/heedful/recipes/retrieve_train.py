@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from heedful.errors import HeedfulError
 
 if TYPE_CHECKING:
+    from heedful.recipes.retrieve_pipeline import Read
     from heedful.recipes.retrieve_train_data import Asked
     from heedful.run import Run
 
+TRAINS = ("leret", "cd", "sft_all")
+"""Methods that train; the others measure the model as it is."""
 VOLATILE = (
     *("json", "quiet", "dry_run", "save_every", "keep", "log_every", "micro_tokens", "max_rows", "index"),
 )
@@ -48,9 +51,10 @@ class Config:
     model: str = "smollm2"
     """Where to start: a Hub id, a model folder, a run folder, or `smollm2`."""
 
-    method: Literal["leret", "cd", "few_shot", "few_shot_all", "base"] = "leret"
-    """leret: imitate the best queries, then prefer better to worse. cd: imitate alone. few_shot, few_shot_all: train
-    nothing, write with the best bootstrapped prompt, of the first hop or of all hops. base: only measure the model."""
+    method: Literal["leret", "cd", "sft_all", "few_shot", "few_shot_all", "base"] = "leret"
+    """leret: imitate the best queries, then prefer better to worse. cd: imitate alone. sft_all: imitate all queries
+    that were tried, whatever they found. few_shot, few_shot_all: train nothing, write with the best bootstrapped
+    prompt, of the first hop or of all hops. base: only measure the model."""
     reward: Literal["ap", "recall", "answer-em", "answer-f1"] = "ap"
     """What a context is worth: average precision or recall of gold passages, or whether --reader answers right."""
     reader: str = ""
@@ -211,12 +215,21 @@ def main(cfg: Config) -> int:
     return 0
 
 
-def run(cfg: Config, run: Run, asked: Asked | None = None, *, shared: Run | None = None) -> dict[str, Any]:
+def run(
+    cfg: Config,
+    run: Run,
+    asked: Asked | None = None,
+    *,
+    shared: Run | None = None,
+    read: Read | None = None,
+) -> dict[str, Any]:
     """Measure, bootstrap, try, learn, measure again, save the model and the report; returns result.json.
 
     Every stage is kept in the run folder: a second call goes on where the first one stopped. shared: a run of the same
     seed that keeps what several runs have in common (the start model's queries, the bootstrap, what the first part of
     the questions was tried with), each under a name made of the options that it depends on, when methods are compared.
+    read: who answers from what was found, in place of the model that `cfg.reader` names; the name still tells readers
+    apart.
     """
     from heedful.policies.backbone import Lora
     from heedful.policies.language import LanguagePolicy
@@ -228,7 +241,7 @@ def run(cfg: Config, run: Run, asked: Asked | None = None, *, shared: Run | None
 
     cfg = retrieve_train_plan.settle(cfg)
     asked = keep_retriever(cfg, asked or read_asked(cfg), run)
-    trains = cfg.method in ("leret", "cd")
+    trains = cfg.method in TRAINS
     policy = LanguagePolicy.load(
         cfg.model,
         lora=Lora(cfg.lora_rank, cfg.lora_alpha) if cfg.lora_rank and trains else None,
@@ -237,7 +250,7 @@ def run(cfg: Config, run: Run, asked: Asked | None = None, *, shared: Run | None
         seed=run.seed_for("adapter"),
     )
     with session(run):
-        stages = Stages(cfg, policy, asked, run, shared)
+        stages = Stages(cfg, policy, asked, run, shared, read)
         measured = {"before": stages.measured("before")}
         prompts = stages.prompts()
         if prompts[1:] and (not trains or "few_shot" in cfg.measure):

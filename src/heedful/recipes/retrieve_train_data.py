@@ -14,6 +14,7 @@ from heedful.errors import HeedfulError
 from heedful.judges.search import Retriever
 from heedful.recipes.retrieve_open import open_search
 from heedful.recipes.retrieve_pipeline import hops_for
+from heedful.recipes.retrieve_train import TRAINS
 from heedful.run import Run, derive_seed
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def read_asked(cfg: Config) -> Asked:
                 else "gold titles, which --reward ap and recall need; with answers alone take --reward answer-f1"
             )
         )
-    if cfg.method in ("leret", "cd") and len(usable) < cfg.iterations:
+    if cfg.method in TRAINS and len(usable) < cfg.iterations:
         raise HeedfulError(
             f"{len(usable)} questions cannot be split into {cfg.iterations} parts (--iterations)"
         )

@@ -51,10 +51,12 @@ class Tried(NamedTuple):
 
 class Chosen(NamedTuple):
     """pairs: {"input", "chosen", "rejected", ...}; targets: {"input", "output", ...}, a best query of each prompt whose
-    queries are not all worth the same; counts: what there was, and what was left out."""
+    queries are not all worth the same; every: {"input", "output"} of all queries that take part, whatever they are
+    worth; counts: what there was, and what was left out."""
 
     pairs: list[dict[str, Any]]
     targets: list[dict[str, Any]]
+    every: list[dict[str, Any]]
     counts: dict[str, int]
 
 
@@ -70,6 +72,7 @@ def choose(tried: Sequence[Tried], how: How = "adjacent") -> Chosen:
     scores = torch.full((len(tried), width), math.nan)
     imitated = scores.clone()
     outputs: list[str] = []
+    every: list[dict[str, Any]] = []
     for i, row in enumerate(tried):
         counts["queries"] += len(row.queries)
         counts["complete"] += sum(score >= COMPLETE for score in row.scores)
@@ -86,6 +89,7 @@ def choose(tried: Sequence[Tried], how: How = "adjacent") -> Chosen:
                 counts[reason[0]] += 1
             else:
                 scores[i, j] = score
+                every.append({"input": row.prompt, "output": query})
         known = scores[i][~scores[i].isnan()]
         if len(known.unique()) > 1:
             counts["informative"] += 1
@@ -95,7 +99,7 @@ def choose(tried: Sequence[Tried], how: How = "adjacent") -> Chosen:
     chosen = pairs(samples, Feedback(scores), how=how)
     targets = best(samples, Feedback(imitated))
     counts |= {"pairs": len(chosen.rows), "targets": len(targets.rows)}
-    return Chosen(chosen.rows, targets.rows, counts)
+    return Chosen(chosen.rows, targets.rows, every, counts)
 
 
 def draw_next(scores: Sequence[float], draw: random.Random) -> int | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from heedful.errors import HeedfulError
 from heedful.recipes import plan
 from heedful.recipes.retrieve_open import is_server, model_problems, search_problems
+from heedful.recipes.retrieve_train import TRAINS
 from heedful.recipes.retrieve_writers import RULES
 from heedful.recipes.settings import out_of_range
 
@@ -70,7 +71,7 @@ def problems(cfg: Config) -> list[str]:
         wrong.append("--eval-share must be between 0 and 1")
     if cfg.merged and not cfg.lora_rank:
         wrong.append("--merged has no meaning with --lora-rank 0: all weights are saved")
-    if cfg.method in ("leret", "cd"):
+    if cfg.method in TRAINS:
         if cfg.diversity == "temperature" and cfg.temperature == 0:
             wrong.append(
                 "--diversity temperature needs a --temperature above 0: at 0 all queries are the same"
@@ -103,7 +104,7 @@ def describe(cfg: Config) -> str:
     hops = hops_for(questions, cfg.hops)
     zero = FRAME_TOKENS + QUESTION_TOKENS + round((hops - 1) / 2 * cfg.k * cfg.passage_words * WORD_TOKENS)
     bootstraps = cfg.method not in ("base",) and (cfg.diversity == "prompts" or "few_shot" in cfg.method)
-    trains = cfg.method in ("leret", "cd")
+    trains = cfg.method in TRAINS
     first = 1 if cfg.bootstrap_hops == "first" else hops
     drawn = held * hops * (1 + trains + len(cfg.measure) * trains)
     if bootstraps:
@@ -111,7 +112,8 @@ def describe(cfg: Config) -> str:
     tried = train * hops * cfg.prompts * cfg.samples if trains else 0
     informative = round(train * hops * 0.7)
     pairs = round(informative * 2.5) if cfg.method == "leret" else 0
-    cd_steps = round(cfg.cd_epochs * informative / cfg.cd_batch_size) if trains else 0
+    imitated = tried if cfg.method == "sft_all" else informative
+    cd_steps = round(cfg.cd_epochs * imitated / cfg.cd_batch_size) if trains else 0
     steps = round(cfg.epochs * pairs / cfg.batch_size)
     tokens = (cd_steps * cfg.cd_batch_size + steps * cfg.batch_size) * (zero + 2 * QUERY_TOKENS)
     lines = plan.resources(

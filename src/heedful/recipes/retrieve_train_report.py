@@ -1,4 +1,5 @@
-"""What `heedful retrieve train` leaves behind: the model with its card, result.json, heldout.jsonl, the report."""
+"""What `heedful retrieve train` leaves behind: the model with its card, result.json, heldout.jsonl, values.json (what
+every writer found for every held-out question), the report."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from heedful.policies.language import LanguagePolicy
 from heedful.recipes import retrieve_report
 from heedful.recipes.retrieve_bootstrap import Prompt
 from heedful.recipes.retrieve_measure import Measured, key_of
+from heedful.recipes.retrieve_train import TRAINS
 from heedful.recipes.retrieve_train_data import Asked
 from heedful.recipes.retrieve_train_stages import Stages
 from heedful.report import write_report
@@ -88,7 +90,7 @@ def finish(
         "limits": [*LIMITS, *retrieve_report.LIMITS],
     }
     if run.rank == 0:
-        if cfg.method in ("leret", "cd"):
+        if cfg.method in TRAINS:
             card = {
                 "base_model": cfg.model,
                 "method": cfg.method,
@@ -100,6 +102,11 @@ def finish(
             hub.save_model(policy.module, policy.tokenizer, run.path("model"), card=card, merged=cfg.merged)
         held = _heldout(before, after)
         _write(run, "heldout.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in held))
+        values = {"ids": [turn.question.id for turn in after.turns]}
+        values |= {name: one.per_question() for name, one in measured.items()}
+        if stages.harvests:
+            values["informative"] = stages.informative()
+        _write(run, "values.json", json.dumps(values, ensure_ascii=False))
         _write(run, "report.json", json.dumps(page, ensure_ascii=False, indent=1))
         _write(run, "result.json", json.dumps(result, ensure_ascii=False, indent=1))
         write_report(run.folder)
@@ -122,7 +129,10 @@ def _result(
 ) -> dict[str, Any]:
     result: dict[str, Any] = {
         "job": "retrieve train",
-        **{name: getattr(cfg, name) for name in ("model", *SAID, "retriever", "merge", "k", "seed")},
+        **{
+            name: getattr(cfg, name)
+            for name in ("model", *SAID, "retriever", "merge", "k", "passage_words", "seed")
+        },
         "hops": asked.hops,
         "train_questions": len(asked.train),
         "held_out_questions": len(asked.test),
@@ -303,7 +313,7 @@ def _curves(cfg: Config) -> list[dict[str, Any]]:
                     "y": ["h_w", "h_l", "margin"],
                 }
             )
-    return made if cfg.method in ("leret", "cd") else []
+    return made if cfg.method in TRAINS else []
 
 
 def _heldout(before: Measured, after: Measured) -> list[dict[str, Any]]:

@@ -1,0 +1,113 @@
+"""LeReT: grounding by trying, language models that learn what to search for (Hsu et al. 2024, arXiv 2410.23214).
+
+The paper's text was not at hand: its figures are those of its results table, and its ablations, whose numbers are not
+public, say "no number at hand". It has Llama-3-8B and Gemma-2-9B on HotpotQA and HoVer over all of Wikipedia. Here, on
+a CPU's budget:
+
+1. SmolLM2-135M with adapters, on three sets of questions: a generated world and FOLDOC, three seeds each, and 200 real
+   questions of HotpotQA and MuSiQue over 13,921 passages, one split, with BM25 and with MiniLM.
+2. Two hops everywhere, some 50 training questions a seed where the paper has 22,612, and 40 words of each passage.
+3. The arms by temperature, with two iterations and with another retriever have one seed, in the world alone. Not run at
+   all, for their cost, but to be had with options of `heedful retrieve train`: DPO, recall as reward, all pairs,
+   rewards by answers, SFT on all samples, demonstrations of the first hop alone.
+4. Learning rates are chosen on dev questions of the first seed of the world, two values each for imitation and for
+   preferences, and hold for all setups. Few-shot prompts are chosen on training questions, as in the paper; the
+   temperature of the arm that has one is fixed at 1. No test question has a part in any choice.
+5. Demonstrations are of all hops: a small model does not carry over what it saw of the first hop. Each of three prompts
+   writes two queries, at a temperature of 0.7; the paper's four prompts write one each, nearly greedily.
+6. The passages are searched with BM25, and with MiniLM where another retriever is asked for; the paper has ColBERT.
+7. The readers are rules, not a large model: in the world one that answers right where all is found. The real questions
+   are not answered.
+8. See `heedful retrieve train` for what training does otherwise than the paper's code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from heedful.papers.leret_arms import NAMES, SIZES, Size, arms_of, numbered, run_arms
+from heedful.papers.leret_claims import TITLES, claims
+from heedful.papers.leret_page import plots, tables
+from heedful.papers.leret_setups import missing
+from heedful.papers.results import Part, Results, Tier, joined
+from heedful.papers.seeds import Done
+
+if TYPE_CHECKING:
+    from heedful.run import Run
+
+TITLE = "LeReT: grounding by trying"
+SEEDS = {"smoke": 1, "main": 3}
+
+
+def run(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Results:
+    """Every setup, one after the other; see `heedful.papers.reproduce` for what is filled in afterwards.
+
+    A setup begins once all arms of the one before are there, so that time which ends is spent on the first.
+    """
+    parts: list[Part] = []
+    before = True
+    for setup, size in SIZES[tier].items():
+        own = list(numbered(seeds, size))
+        done: Done = {}
+        for seed in own:
+            # -inf is over before it began: what was done at an earlier start is read, and nothing begun
+            done |= run_arms(tier, setup, seed, run, until if before else -math.inf)
+        before = before and complete(done, setup, size, own)
+        parts.append(setup_part(done, tier, setup, own))
+    budget = Part(notes=[told] if (told := budget_of(tier)) else [])
+    return joined("leret", TITLE, [*parts, budget])
+
+
+def complete(done: Done, setup: str, size: Size, seeds: Sequence[int]) -> bool:
+    """Whether every arm of every seed is there, those that could not be run included."""
+    return all((setup, name, seed) in done for seed in seeds for name in arms_of(size, seed))
+
+
+def setup_part(done: Done, tier: Tier, setup: str, seeds: Sequence[int]) -> Part:
+    """Claims, tables and plots of a setup."""
+    return Part(
+        claims(done, tier, setup, seeds),
+        tables(done, setup, seeds),
+        plots(done, setup, seeds),
+        notes(done, setup, SIZES[tier][setup], seeds),
+    )
+
+
+def budget_of(tier: Tier) -> str:
+    """What the tier should take; "" where it is minutes."""
+    hours = {setup: size.hours for setup, size in SIZES[tier].items() if size.hours}
+    if not hours:
+        return ""
+    each = ", ".join(f"{TITLES[setup]} {h:g}" for setup, h in hours.items())
+    return (
+        f"Budget: about {sum(hours.values()):.1f} hours of one free CPU core, as estimated from a trial before it was "
+        f"run ({each}); "
+        "sizes were chosen to fit it."
+    )
+
+
+def notes(done: Done, setup: str, size: Size, seeds: Sequence[int]) -> list[str]:
+    """What was trained, how many arms are done, and why others are not."""
+    title = TITLES[setup][0].upper() + TITLES[setup][1:]
+    why = missing(size.data, size.retriever())
+    if why and not any(r.get("recall") for (where, *_), r in done.items() if where == setup):
+        return [f"{title}: not run, {why}."]
+    data, options = size.data, size.options
+    start = "a decoder made here in seconds" if data.writer else "SmolLM2-135M with an adapter"
+    every = [(setup, name, seed) for seed in seeds for name in arms_of(size, seed)]
+    count = sum(arm in done for arm in every)
+    told = [
+        f"{title}: {data.train} questions to learn from and {data.test} to be tested on for each seed, "
+        f"{options['hops']} hops of {options['k']} passages by {options.get('retriever', 'bm25')}; "
+        f"the model is {start}.",
+        f"{title}: {count} of {len(every)} arms are done.",
+    ]
+    failed = {
+        (NAMES[name], seed): result["failed"]
+        for (where, name, seed), result in sorted(done.items())
+        if where == setup and name in NAMES and "failed" in result
+    }
+    told += [f"{title}, seed {seed}, {name}: no result, {reason}." for (name, seed), reason in failed.items()]
+    return told
