@@ -400,14 +400,17 @@ def test_polyak_follows_and_rises() -> None:
     fast = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         fast.weight.fill_(0.0)
-    slow, rising = Polyak(fast, 0.1), Polyak(fast, 0.1, rise=True)
+    slow, rising, quicker = Polyak(fast, 0.1), Polyak(fast, 0.1, rise=True), Polyak(fast, 0.1, rise=0.5)
     for value in (1.0, 2.0, 3.0):
         with torch.no_grad():
             fast.weight.fill_(value)
         slow.update()
         rising.update()
+        quicker.update()
     assert slow.module.weight.item() == pytest.approx(((0.1 * 0.9) + 0.2) * 0.9 + 0.3)
     assert rising.module.weight.item() == pytest.approx(2.0)
+    second = 1 + 2**-0.5
+    assert quicker.module.weight.item() == pytest.approx(second + 3**-0.5 * (3 - second))
     assert not slow.module.weight.requires_grad
     with pytest.raises(ValueError, match="rate"):
         Polyak(fast, 0.0)

@@ -372,6 +372,29 @@ def test_denoising_by_hand() -> None:
     near(metrics["error"], 7.0)
 
 
+def test_act_by_hand() -> None:
+    """Padding takes no part in the sum; the denominator is that of a whole chunk."""
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    predicted, target = t([1.0, 2.0, 9.0], [0.0, 0.0, 0.0]), t([0.0, 0.0, 0.0], [3.0, 0.0, -3.0])
+    loss, metrics = losses.act_loss(predicted, target, mask, t(0.1, 0.3), numbers=3, kl_weight=10.0)
+    near(loss, ((3 / 3 + 1.0) + (6 / 3 + 3.0)) / 2)
+    near(metrics["l1"], 9 / 5)
+    near(metrics["kl"], 0.2)
+    wanted = torch.distributions.kl_divergence(
+        torch.distributions.Normal(t([0.5, -1.0]), t([0.3, 2.0])), torch.distributions.Normal(0.0, 1.0)
+    ).sum(-1)
+    torch.testing.assert_close(losses.gaussian_kl(t([0.5, -1.0]), t([0.3, 2.0]).log() * 2), wanted)
+    with pytest.raises(ValueError, match="numbers must be"):
+        losses.act_loss(predicted, target, mask, t(0.1, 0.3), numbers=0)
+
+
+def test_choice_by_hand() -> None:
+    logits = t([0.0, math.log(3.0)], [math.log(4.0), 0.0])
+    loss, metrics = losses.choice_loss(logits, torch.tensor([0, 0]), weight=t(1.0, 3.0))
+    near(loss, (math.log(4.0) + 3 * math.log(1.25)) / 2)
+    near(metrics["accuracy"], 0.5)
+
+
 # ---- every loss as a case
 
 
@@ -484,6 +507,20 @@ def noise(g: torch.Generator, b: int) -> Args:
     return {**made, "weight": rand(g, b)}
 
 
+def latent_chunk(g: torch.Generator, b: int) -> Args:
+    """`there`, not `mask`: the divergence is not by token."""
+    made = tokens("predicted", "target")(g, b)
+    return {**{k: made[k] for k in ("predicted", "target")}, "there": made["mask"], "kl": rand(g, b)}
+
+
+def act(predicted: Tensor, target: Tensor, there: Tensor, kl: Tensor) -> losses.Result:
+    return losses.act_loss(predicted, target, there, kl, numbers=5, kl_weight=2.0)
+
+
+def choices(g: torch.Generator, b: int) -> Args:
+    return {"logits": torch.randn((b, 7), generator=g), "label": torch.randint(7, (b,), generator=g)}
+
+
 CHOSEN = ("chosen", "rejected")
 ACTIONS = {"random": -2, "policy": -2}
 CASES = {
@@ -520,6 +557,9 @@ CASES = {
     ),
     "expectile": Case(losses.expectile_loss, two_columns, ("value",)),
     "denoising": Case(losses.denoising_loss, noise, ("predicted",)),
+    "denoising masked": Case(losses.denoising_loss, tokens("predicted", "target"), ("predicted",)),
+    "act": Case(act, latent_chunk, ("predicted", "kl")),
+    "choice": Case(losses.choice_loss, choices, ("logits",)),
 }
 every_case = pytest.mark.parametrize("name", CASES)
 by_token = pytest.mark.parametrize(

@@ -12,12 +12,13 @@ class Polyak:
     """slow <- slow + rate (fast - slow) after every step (Polyak and Juditsky 1992; Lillicrap et al. 2016, section 3).
 
     rise: begin as the plain mean of what was seen, until that has the same rate, so that the first weights, which
-    nobody has trained, do not weigh on a short run. `module` is the copy: no gradients, evaluation mode; frozen weights
+    nobody has trained, do not weigh on a short run; as a number, the n-th update has the rate n^-rise, which forgets
+    faster below 1 (diffusion policies have 0.75). `module` is the copy: no gradients, evaluation mode; frozen weights
     are the module's own, not copied. Hand `tensors()` to `fit(state=...)` and `update` to its `after_step`, and a
     resumed run goes on exactly.
     """
 
-    def __init__(self, fast: nn.Module, rate: float, *, rise: bool = False) -> None:
+    def __init__(self, fast: nn.Module, rate: float, *, rise: bool | float = False) -> None:
         if not 0 < rate <= 1:
             raise ValueError(f"rate must be above 0 and at most 1; it is {rate}")
         self.fast, self.rate, self.rise = fast, rate, rise
@@ -30,7 +31,7 @@ class Polyak:
     def update(self) -> None:
         """Follow the module by one step; what is no floating number is taken over."""
         self.updates += 1
-        rate = max(self.rate, 1 / float(self.updates)) if self.rise else self.rate
+        rate = max(self.rate, 1 / float(self.updates) ** self.rise) if self.rise else self.rate
         fast = self.fast.state_dict()
         for name, slow in self._own().items():
             if slow.is_floating_point():

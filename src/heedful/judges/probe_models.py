@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -54,12 +54,18 @@ def minilm_folder(model: str = "") -> str:
     )
 
 
-def encoder(model: str, device: str = "cpu") -> Callable[[Sequence[str]], Array]:
-    """Texts to unit vectors (n, D): the mean of the last hidden states, as sentence-transformers has it.
+def encoder(
+    model: str, device: str = "cpu", *, pooling: Literal["mean", "cls", "sum"] = "mean"
+) -> Callable[[Sequence[str]], Array]:
+    """Texts to vectors (n, D) from the last hidden states. pooling "mean" is of unit length, as sentence-transformers
+    has it; "cls" is the first token's state and "sum" that of all tokens, neither scaled.
 
     Raises HeedfulError when the folder holds no encoder.
     """
     from transformers import AutoModel
+
+    if pooling not in ("mean", "cls", "sum"):
+        raise HeedfulError(f"there is no pooling {pooling!r}; choose mean, cls or sum")
 
     folder = hub.resolve(minilm_folder(model))
     if isinstance(folder, Path):
@@ -83,8 +89,13 @@ def encoder(model: str, device: str = "cpu") -> Callable[[Sequence[str]], Array]
             with torch.no_grad():
                 hidden = net(**batch).last_hidden_state
             mask = batch["attention_mask"][..., None].to(hidden.dtype)
-            mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-            out[some] = torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
+            if pooling == "cls":
+                out[some] = hidden[:, 0].cpu().numpy()
+                continue
+            total = (hidden * mask).sum(1)
+            if pooling == "mean":
+                total = torch.nn.functional.normalize(total / mask.sum(1).clamp(min=1), dim=-1)
+            out[some] = total.cpu().numpy()
         return out
 
     return embed

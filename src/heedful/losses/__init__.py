@@ -16,7 +16,7 @@ Letters: B sequences, pairs or transitions; T tokens or action steps; K ensemble
 - Options outside their range raise ValueError.
 """
 
-from heedful.losses.actions import denoising_loss
+from heedful.losses.actions import act_loss, denoising_loss, gaussian_kl
 from heedful.losses.critics import (
     cql_loss,
     expectile_loss,
@@ -25,7 +25,14 @@ from heedful.losses.critics import (
     hl_gauss_value,
     td_loss,
 )
-from heedful.losses.imitation import best_of_n_loss, nll_loss, rwr_loss, rwr_weight, sequence_logp
+from heedful.losses.imitation import (
+    best_of_n_loss,
+    choice_loss,
+    nll_loss,
+    rwr_loss,
+    rwr_weight,
+    sequence_logp,
+)
 from heedful.losses.preferences import (
     bradley_terry_loss,
     dpo_loss,
@@ -64,13 +71,16 @@ __all__ = [
     "Scalar",
     "Seq",
     "Tok",
+    "act_loss",
     "apa_loss",
     "best_of_n_loss",
     "bradley_terry_loss",
+    "choice_loss",
     "cql_loss",
     "denoising_loss",
     "dpo_loss",
     "expectile_loss",
+    "gaussian_kl",
     "hinge_loss",
     "hl_gauss_loss",
     "hl_gauss_target",

@@ -8,7 +8,9 @@ import torch
 
 from heedful.losses.shapes import (
     MIN_NEG_LOGP,
+    Logits,
     Mask,
+    Places,
     Reduction,
     Result,
     Seq,
@@ -89,3 +91,15 @@ def best_of_n_loss(
     held = masked(logp, counted).sum(-1) / (there.sum(-1).clamp(min=1) if negative == "mean" else 1)
     gone = 1 - counted.sum() / there.sum().clamp(min=1)
     return (weight * held - best).mean(), as_metrics(nll=-best, negative=held, let_go=gone)
+
+
+def choice_loss(logits: Logits, label: Places, *, weight: Seq | None = None) -> Result:
+    """Cross-entropy of one of M choices, such as a command of a bank.
+
+    weight (B,) multiplies each term and does not enter the denominator. Metrics: nll and accuracy, unweighted.
+    """
+    logp = logits.float().log_softmax(-1)
+    nll = -logp.gather(-1, label[:, None])[:, 0]
+    right = (logp.detach().argmax(-1) == label).float()
+    scale = 1.0 if weight is None else weight.detach().float()
+    return (nll * scale).mean(), as_metrics(nll=nll, accuracy=right)

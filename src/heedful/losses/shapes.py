@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 Scalar = Float[Tensor, ""]
@@ -17,6 +17,8 @@ Bins = Float[Tensor, "*K B M"]
 Mask = Shaped[Tensor, "B T"]
 Flags = Bool[Tensor, "B"]
 Kept = Shaped[Tensor, "B"]
+Places = Int[Tensor, "B"]
+Logits = Float[Tensor, "B M"]
 Result = tuple[Scalar, dict[str, Tensor]]
 Reduction = Literal["token", "sequence"]
 

@@ -185,13 +185,15 @@ class NetworkPolicy(ActionPolicy):
     """An encoder of observations and a head that makes the action; see `actions_build.build`.
 
     The head works on numbers in [-1, 1]; this class does bounds, chunks and averaged weights (ema: the rate at which
-    they follow, 0 for none; PA-RL's release has 0.002). With an average, that is what acts.
+    they follow, 0 for none; PA-RL's release has 0.002; rise: see `Polyak`). With an average, that is what acts.
     """
 
-    def __init__(self, encoder: nn.Module, head: Any, space: ActionSpace, *, ema: float = 0.0) -> None:
+    def __init__(
+        self, encoder: nn.Module, head: Any, space: ActionSpace, *, ema: float = 0.0, rise: float = 1.0
+    ) -> None:
         self.module = nn.ModuleDict({"encoder": encoder, "head": head})
         self.space = space
-        self.average = Polyak(self.module, ema, rise=True) if ema else None
+        self.average = Polyak(self.module, ema, rise=rise) if ema else None
 
     def encode(self, observations: Observations) -> Tensor:
         """Features (B, F)."""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -19,20 +19,28 @@ from safetensors.torch import load_file, save_file
 from heedful.atomic import write_folder
 from heedful.errors import HeedfulError
 from heedful.model_folder import read_json
+from heedful.policies import actions_act, actions_unet
 from heedful.policies.actions import ActionSpace, NetworkPolicy
+from heedful.policies.actions_chunks import ChunkPolicy, bound_numbers
 from heedful.policies.actions_diffusion import DiffusionHead
 from heedful.policies.actions_flow import FlowHead
 from heedful.policies.actions_gaussian import GaussianHead
+from heedful.policies.actions_numbers import ActionNumbers
 from heedful.policies.actions_observe import ObservationEncoder, ObservationSpace
+from heedful.policies.actions_task import TaskEncoder
 from heedful.policies.actions_tokens import TokenHead
 
 HEADS = {"gaussian": GaussianHead, "diffusion": DiffusionHead, "flow": FlowHead, "tokens": TokenHead}
+CHUNK_HEADS = {"act": actions_act.ActHead, "unet": actions_unet.UNetHead}
+"""Those that follow commands: a `TaskEncoder`'s scenes to chunks."""
 FORMAT = "heedful-action-policy"
+Size = Literal["laptop", "paper"]
 
 
 @dataclass(frozen=True)
 class Making:
-    """What a policy is made of. head, encoder: options of the head's class and of `ObservationEncoder`."""
+    """What a policy is made of. head, encoder: options of the head's class and of `ObservationEncoder`, or
+    `TaskEncoder` for those of `CHUNK_HEADS`. numbers: what those predict in place of actions."""
 
     kind: str
     observations: ObservationSpace
@@ -40,6 +48,7 @@ class Making:
     head: Mapping[str, Any] = field(default_factory=dict)
     encoder: Mapping[str, Any] = field(default_factory=dict)
     ema: float = 0.0
+    numbers: ActionNumbers | None = None
 
 
 def build(making: Making, *, seed: int = 0) -> NetworkPolicy:
@@ -47,11 +56,18 @@ def build(making: Making, *, seed: int = 0) -> NetworkPolicy:
 
     Raises HeedfulError for an unknown kind and for options that the head or the encoder does not have.
     """
-    if making.kind not in HEADS:
-        raise HeedfulError(f"there is no policy {making.kind!r}; choose {', '.join(HEADS)}")
+    chunks = making.kind in CHUNK_HEADS
+    if not chunks and making.kind not in HEADS:
+        raise HeedfulError(f"there is no policy {making.kind!r}; choose {', '.join((*HEADS, *CHUNK_HEADS))}")
+    if making.numbers is not None and not chunks:
+        raise HeedfulError(
+            f"a {making.kind} policy works on actions between their bounds; numbers are for {', '.join(CHUNK_HEADS)}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
+            if chunks:
+                return _chunk_policy(making)
             encoder = ObservationEncoder(making.observations, **making.encoder)
             head = HEADS[making.kind](encoder.features, making.actions.numbers, **making.head)
         except HeedfulError:
@@ -61,6 +77,61 @@ def build(making: Making, *, seed: int = 0) -> NetworkPolicy:
                 f"a {making.kind} policy cannot be made with these options: {error}"
             ) from error
     return NetworkPolicy(encoder, head, making.actions, ema=making.ema)
+
+
+def act_making(
+    observations: ObservationSpace,
+    actions: ActionSpace,
+    numbers: ActionNumbers,
+    *,
+    size: Size = "laptop",
+    sentences: str = "minilm",
+    **encoder: Any,
+) -> Making:
+    """ACT that follows commands. numbers: `z_scores` of the data. sentences: the sentence encoder, a folder with
+    DistilBERT at the size "paper". encoder: further options of `TaskEncoder`.
+
+    paper: Yell At Your Robot's, EfficientNet-B3 included; laptop: small convolutions and small transformers.
+    """
+    _check_size(size)
+    seen = {"images": "efficientnet", "pooling": "cls"} if size == "paper" else {"images": "conv"}
+    head = actions_act.PAPER if size == "paper" else actions_act.LAPTOP
+    chosen = {**seen, "film": True, "crop": 0.95, "sentences": sentences, **encoder}
+    return Making("act", observations, actions, head, chosen, numbers=numbers)
+
+
+def unet_making(
+    observations: ObservationSpace,
+    actions: ActionSpace,
+    numbers: ActionNumbers,
+    *,
+    size: Size = "laptop",
+    sentences: str = "minilm",
+    ema: float = 1e-4,
+    **encoder: Any,
+) -> Making:
+    """Diffusion that follows commands. numbers: `ranges` of the data. sentences, encoder: as in `act_making`.
+
+    paper: DROID's, ResNet-50 included, whose sentence vector is the sum over tokens; laptop: small convolutions. ema:
+    the rate of averaging that n^-0.75 of the n-th step comes down to.
+    """
+    _check_size(size)
+    seen = {"images": "resnet", "pooling": "sum"} if size == "paper" else {"images": "conv"}
+    head = actions_unet.PAPER if size == "paper" else actions_unet.LAPTOP
+    chosen = {**seen, "film": False, "crop": 116 / 128, "jitter": {}, "sentences": sentences, **encoder}
+    return Making("unet", observations, actions, head, chosen, ema, numbers)
+
+
+def _check_size(size: str) -> None:
+    if size not in ("laptop", "paper"):
+        raise HeedfulError(f"there is no size {size!r}; choose laptop or paper")
+
+
+def _chunk_policy(making: Making) -> ChunkPolicy:
+    numbers = making.numbers or bound_numbers(making.actions)
+    encoder = TaskEncoder(making.observations, **making.encoder)
+    head = CHUNK_HEADS[making.kind](encoder, making.actions.horizon, numbers.size, **making.head)
+    return ChunkPolicy(encoder, head, making.actions, numbers=numbers, ema=making.ema)
 
 
 def save(policy: NetworkPolicy, making: Making, folder: str | Path) -> Path:
@@ -91,13 +162,11 @@ def load(folder: str | Path) -> tuple[NetworkPolicy, Making]:
         )
     try:
         seen, space = said.pop("observations"), said.pop("actions")
-        observations = ObservationSpace(
-            {name: tuple(shape) for name, shape in seen["shapes"].items()},
-            {name: tuple(values) for name, values in seen["mean"].items()},
-            {name: tuple(values) for name, values in seen["std"].items()},
-        )
+        numbers = said.pop("numbers", None)
+        observations = ObservationSpace.from_json(seen)
         actions = ActionSpace(tuple(space["low"]), tuple(space["high"]), space["horizon"])
-        making = Making(observations=observations, actions=actions, **said)
+        stand_in = None if numbers is None else ActionNumbers.from_json(numbers)
+        making = Making(observations=observations, actions=actions, numbers=stand_in, **said)
     except (KeyError, TypeError, AttributeError) as error:
         raise HeedfulError(f"{path / 'config.json'} is damaged: {error}; save the policy again") from error
     policy = build(making)

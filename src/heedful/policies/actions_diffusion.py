@@ -9,7 +9,7 @@ Letters: B observations, N actions each, F features, T numbers of an action, D s
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class DiffusionHead(nn.Module):
 
     sampler "ancestral" draws with std sqrt(beta_t) at all steps but the last, `temperature` times that; "ddim" is
     deterministic after the first noise, which `temperature` multiplies, and may take fewer `sample_steps` than D.
+    net: what predicts the noise, with the two calls of a `DenoisingNet`, in place of one.
     """
 
     continuous = True
@@ -50,6 +51,7 @@ class DiffusionHead(nn.Module):
         dropout: float = 0.1,
         sampler: Literal["ancestral", "ddim"] = "ancestral",
         sample_steps: int = 0,
+        net: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if sampler not in ("ancestral", "ddim"):
@@ -58,7 +60,7 @@ class DiffusionHead(nn.Module):
             raise ValueError(
                 "sample_steps is a number of ddim steps, at most that of steps, which is at least 1"
             )
-        self.net = DenoisingNet(features, numbers, width=width, blocks=blocks, dropout=dropout)
+        self.net: Any = net or DenoisingNet(features, numbers, width=width, blocks=blocks, dropout=dropout)
         self.numbers, self.steps, self.sampler = numbers, steps, sampler
         self.sample_steps = sample_steps or steps
         beta = cosine_betas(steps)

@@ -1,6 +1,6 @@
 """From observations to features: numbers as they are (normalised), images through a small CNN or a frozen encoder.
 
-Letters: B observations, S numbers of a state, F features.
+Letters: B observations, To frames of a history, S numbers of a state, F features.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class ObservationSpace:
     """What an observation is made of: (S,) for numbers, (C, H, W) for an image as uint8; "task" has no shape.
 
-    mean and std, (S,) each, normalise numbers; a name without them is taken as it is.
+    mean and std, (S,) each, normalise numbers; a name without them is taken as it is. history: To, the newest frames
+    that an observation holds, oldest first; above 1 every name has one more axis for it, (To, S) or (To, C, H, W).
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     mean: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     std: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    history: int = 1
 
     def __post_init__(self) -> None:
+        if self.history < 1:
+            raise HeedfulError(f"an observation has at least 1 frame; the history is {self.history}")
         for name, shape in self.shapes.items():
             if len(shape) not in (1, 3) or min(shape) < 1:
                 raise HeedfulError(
@@ -53,15 +57,30 @@ class ObservationSpace:
                     f"observations lack {name!r}; they have {', '.join(observations) or 'nothing'}"
                 )
             value = observations[name]
-            if tuple(value.shape[1:]) != tuple(shape):
+            wanted = tuple(shape) if self.history == 1 else (self.history, *shape)
+            if tuple(value.shape[1:]) != wanted:
                 raise HeedfulError(
-                    f"observation {name!r} has the shape {tuple(value.shape[1:])}; {tuple(shape)} is expected"
+                    f"observation {name!r} has the shape {tuple(value.shape[1:])}; {wanted} is expected"
                 )
             if len(shape) == 1 and not value.isfinite().all():
-                row, number = (~value.isfinite()).nonzero()[0].tolist()
+                place = (~value.isfinite()).nonzero()[0].tolist()
+                frame = f", frame {place[1]}" if self.history > 1 else ""
                 raise HeedfulError(
-                    f"observation {name!r}, row {row}: number {number} is {float(value[row, number])}"
+                    f"observation {name!r}, row {place[0]}{frame}: number {place[-1]} is {float(value[tuple(place)])}"
                 )
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> ObservationSpace:
+        """The inverse of `dataclasses.asdict`."""
+        shapes, mean, std = (
+            {name: tuple(values) for name, values in said[part].items()} for part in ("shapes", "mean", "std")
+        )
+        return cls(shapes, mean, std, said.get("history", 1))
+
+    def frames(self, observations: Observations, name: str) -> Tensor:
+        """An observation's frames (B, To, ...), also where To is 1."""
+        value = observations[name]
+        return value if self.history > 1 else value[:, None]
 
 
 class ObservationEncoder(nn.Module):
@@ -82,6 +101,10 @@ class ObservationEncoder(nn.Module):
         shift: int = 0,
     ) -> None:
         super().__init__()
+        if space.history > 1:
+            raise HeedfulError(
+                f"a history of {space.history} frames is read by the policies act and unet, not by this encoder"
+            )
         self.space, self.shift = space, shift
         self.numbers = [name for name, shape in space.shapes.items() if len(shape) == 1]
         self.cameras = [name for name, shape in space.shapes.items() if len(shape) == 3]
