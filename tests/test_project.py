@@ -225,6 +225,7 @@ def test_constraints_pin_every_direct_dependency() -> None:
     assert set(project["optional-dependencies"]) == {
         "act",
         "robots",
+        "worlds",
         "retrieve",
         "web",
         "track",

@@ -33,6 +33,7 @@ PAPERS = {
     "onpolicy": "heedful.papers.onpolicy",
     "hyre": "heedful.papers.hyre",
     "sos": "heedful.papers.sos",
+    "parl": "heedful.papers.parl",
 }
 """What can be reproduced: the name on the command line and its module."""
 
@@ -42,7 +43,7 @@ class Reproduce:
     """Run the claims of a paper and write what holds: OUT/PAPER.json, with a page and plots made from it."""
 
     paper: Positional[Annotated[str, arg(metavar="PAPER")]]
-    """One of: c3po, rlaif, datacentric, onpolicy, hyre, sos."""
+    """One of: c3po, rlaif, datacentric, onpolicy, hyre, sos, parl."""
     tier: Literal["smoke", "main"] = "smoke"
     """smoke: minutes, shows that it runs, writes PAPER.smoke.json. main: hours, the numbers that count."""
     seeds: int = 0
