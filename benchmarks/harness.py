@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,15 @@ def line(name: str, ours: float, peer: float, unit: str, note: str, *, more_is_b
 def main(
     module: str,
     run_child: Callable[..., Result],
-    run: Callable[[int, Path | None, int, int], list[str]],
+    run: Callable[..., list[str]],
     *,
     count: int = 64,
+    settings: Sequence[str] = (),
 ) -> None:
     """The command line of a benchmark: without arguments the whole of it, `--child` one run of one arm.
 
-    count: how many pairs, prompts or rows a run has where --count does not say.
+    run: called with pairs, keep, count and extra. count: how many pairs, prompts or rows a run has where --count does
+    not say. settings: where a benchmark has several, their names; `run` is told which of them to do.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -97,11 +99,16 @@ def main(
     parser.add_argument(
         "--append", type=Path, help="also append the lines to this file, e.g. benchmarks/results.jsonl"
     )
+    if settings:
+        parser.add_argument(
+            "--setting", choices=settings, action="append", help="only this one; may be repeated"
+        )
     options = parser.parse_args()
     if options.child:
         print(json.dumps(run_child(**json.loads(options.child))))
         return
-    for text in run(options.pairs, options.keep, options.count, options.extra):
+    only = {"settings": options.setting} if settings and options.setting else {}
+    for text in run(options.pairs, options.keep, options.count, options.extra, **only):
         print(text)
         if options.append:
             with options.append.open("a") as lines:

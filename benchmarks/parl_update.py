@@ -10,14 +10,15 @@ peer        see `parl_peer`
 A step is the loss, its gradient, the optimiser and the slow weights. The arms take turns within one process, step by
 step, because importing torch costs more than most steps; the first round warms up and is not counted. What the cache
 costs to fill is added to ours: so many states for each step, 1 of PA-RL (a million of states, a million of steps) and
-10 of `act` (30,000 states, 3,000 steps). The losses of `fresh` and the peer have to agree, or the benchmark fails.
+10 of `act` (30,000 states, 3,000 steps). `--setting parl` times PA-RL's alone, in batches of 256 as theirs; `--count`
+is the batch, `--pairs` the rounds. The losses of `fresh` and the peer have to agree, or the benchmark fails.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,11 +192,13 @@ def run_child(setting: str, pairs: int, batch: int) -> Result:
     return {**spent, **gaps, "fill": fill}
 
 
-def run(pairs: int, keep: Path | None, count: int, extra: int) -> list[str]:
-    """Both settings, and four lines for each."""
-    arms = {name: {"setting": name, "pairs": pairs, "batch": BATCH} for name in SETTINGS}
+def run(
+    pairs: int, keep: Path | None, count: int, extra: int, settings: Sequence[str] = tuple(SETTINGS)
+) -> list[str]:
+    """The settings that are asked for, in batches of `count`, and four lines for each."""
+    arms = {name: {"setting": name, "pairs": pairs, "batch": count} for name in settings}
     done = alternate(MODULE, arms, 1, keep)
-    return [text for name in SETTINGS for text in told(name, done[name][0], BATCH)]
+    return [text for name in settings for text in told(name, done[name][0], count)]
 
 
 def told(name: str, result: Result, batch: int) -> list[str]:
@@ -232,4 +235,4 @@ def told(name: str, result: Result, batch: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(MODULE, run_child, run)
+    main(MODULE, run_child, run, count=BATCH, settings=tuple(SETTINGS))

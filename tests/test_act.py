@@ -366,6 +366,16 @@ def test_climbing_moves_the_policy_up_and_leaves_the_critic_alone(
             assert np.sign(float(entropy.log.grad)) == np.sign(float(metrics["entropy"]) + 2.0)
 
 
+def test_target_networks_follow_at_the_rate_that_was_asked_for(data: str, tmp_path: Path) -> None:
+    _, _, agent, run = made(data, tmp_path, target_rate=0.25)
+    with run, torch.no_grad():
+        learns = agent.critic.module["q"].last.weight
+        before = learns.clone()
+        learns.add_(1.0)
+        agent.critic.after_step(0)
+        torch.testing.assert_close(agent.critic.slow.module["q"].last.weight, before + 0.25)
+
+
 def test_weights_of_advantage_by_hand(data: str, tmp_path: Path) -> None:
     cfg, world, agent, run = made(data, tmp_path, method="awr", awr_temperature=0.5, awr_clip=3.0)
     with run:
@@ -516,6 +526,7 @@ def test_the_plan_says_what_it_costs(data: str, capsys: pytest.CaptureFixture[st
         ({"model": "smollm2"}, "--model is for --policy language"),
         ({"awr_temperature": 0.5}, "--awr-temperature has no meaning with parl"),
         ({"gamma": 1.0}, "--gamma must be"),
+        ({"target_rate": 0.0}, "--target-rate must be above 0"),
         ({"mixing": float("nan")}, "--mixing is a share"),
         ({"critic_utd": float("nan")}, "--critic-utd must be a number"),
         ({"images": "frozen"}, "needs --vision"),

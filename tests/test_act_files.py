@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from heedful.data.offline_files import bounds_in, read_episodes
@@ -75,6 +77,55 @@ def minari(folder: Path, *, infos: str = "group", **change: Any) -> Path:
     return folder
 
 
+def minari_of_today(folder: Path, *, jpeg: bool = True) -> Path:
+    """As minari 0.5.4 lays it out (compared with a data set that it wrote): attributes, chunks, pictures as JPEG."""
+    (folder / "data").mkdir(parents=True)
+
+    def box(low: float, high: float, *shape: int, kind: str = "float64") -> dict[str, Any]:
+        bounds = {"low": np.full(shape, low).tolist(), "high": np.full(shape, high).tolist()}
+        return {"type": "Box", "dtype": kind, "shape": list(shape), **bounds}
+
+    seen = {"camera": box(0, 255, 32, 40, 3, kind="uint8"), "place": box(-10, 10, 3)}
+    metadata = {
+        "total_episodes": 2,
+        "total_steps": 7,
+        "data_format": "hdf5",
+        "jpeg_encoding": jpeg,
+        "observation_space": json.dumps({"type": "Dict", "subspaces": seen}),
+        "action_space": json.dumps(box(-1, 1, 2, kind="float32")),
+        "dataset_id": "goal/test-v0",
+        "minari_version": "0.5.4",
+    }
+    (folder / "data" / "metadata.json").write_text(json.dumps(metadata))
+    with h5py.File(folder / "data" / "main_data.hdf5", "w", track_order=True) as file:
+        for number, steps in enumerate(LENGTHS):
+            group = file.create_group(f"episode_{number}")
+            group.attrs.update({"id": number, "seed": number, "total_steps": steps})
+            pictures = [np.full((32, 40, 3), 20 * i, np.uint8) for i in range(steps + 1)]
+            inner = group.create_group("observations")
+            if jpeg:
+                coded = []
+                for picture in pictures:
+                    Image.fromarray(picture).save(buffer := io.BytesIO(), format="JPEG")
+                    coded.append(np.frombuffer(buffer.getvalue(), np.uint8))
+                inner.create_dataset("camera", (steps + 1,), h5py.vlen_dtype(np.uint8), chunks=True)
+                for i, frame in enumerate(coded):
+                    inner["camera"][i] = frame
+            else:
+                inner["camera"] = np.stack(pictures)
+            ended = (np.arange(steps) == steps - 1) & (number == 0)
+            for name, values in {
+                "observations/place": np.full((steps + 1, 3), number, np.float64),
+                "actions": np.zeros((steps, 2), np.float32),
+                "rewards": np.ones(steps),
+                "terminations": ended,
+                "truncations": (np.arange(steps) == steps - 1) & (number == 1),
+                "infos/success": np.append(False, ended),
+            }.items():
+                group.create_dataset(name, data=values, chunks=True, maxshape=(None, *values.shape[1:]))
+    return folder
+
+
 def lerobot(path: Path, **change: Any) -> Path:
     fields = flat()
     columns: dict[str, Any] = {
@@ -111,6 +162,27 @@ def test_minari(infos: str, tmp_path: Path) -> None:
     # the file itself, and the folder inside, are the same data set
     for path in (folder / "data", folder / "data" / "main_data.hdf5"):
         assert [e.steps for e in episodes(path)] == [3, 4] and bounds_in(path) == bounds_in(folder)
+
+
+@pytest.mark.parametrize("jpeg", [True, False])
+def test_minari_as_it_is_written_today(jpeg: bool, tmp_path: Path) -> None:
+    folder = minari_of_today(tmp_path / "set", jpeg=jpeg)
+    first, second = episodes(folder)
+    assert (first.steps, second.steps) == LENGTHS[:2] and bounds_in(folder) == ((-1.0, -1.0), (1.0, 1.0))
+    assert first.info == {"success": True} and second.info == {"success": False}
+    assert first.terminal.tolist() == [False, False, True] and not second.terminal.any()
+    camera = second.observations["camera"]
+    assert camera.shape == (5, 3, 32, 40) and camera.dtype == np.uint8
+    assert camera[:, 0, 5, 5].tolist() == pytest.approx([0, 20, 40, 60, 80], abs=2)
+    assert (second.observations["place"] == 1).all()
+
+
+def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
+    folder = minari_of_today(tmp_path / "set")
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        file["episode_1/observations/camera"][2] = np.arange(9, dtype=np.uint8)
+    with pytest.raises(HeedfulError, match=r"episode_1/camera, row 2: not a JPEG picture"):
+        episodes(folder)
 
 
 @pytest.mark.parametrize("write", [hdf5, npz])

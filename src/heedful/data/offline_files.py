@@ -13,7 +13,6 @@ counted.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heedful.data import offline_minari
 from heedful.data.replay import FORMAT, Episode, ReplayBuffer
 from heedful.errors import HeedfulError
 from heedful.model_folder import read_json
@@ -116,15 +116,7 @@ def bounds_in(path: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]] |
     file = inner.parent / "metadata.json"
     if kind != "minari" or not file.is_file():
         return None
-    space = read_json(file).get("action_space")
-    try:
-        said: Any = json.loads(space) if isinstance(space, str) else space
-        low, high = np.asarray(said["low"], float).reshape(-1), np.asarray(said["high"], float).reshape(-1)
-    except (ValueError, KeyError, TypeError):
-        return None
-    if low.shape != high.shape or not (np.isfinite(low) & np.isfinite(high)).all():
-        return None
-    return tuple(low.tolist()), tuple(high.tolist())
+    return offline_minari.bounds(read_json(file))
 
 
 # ---- kinds
@@ -143,6 +135,8 @@ def _replay(folder: Path) -> Iterator[Found]:
 
 
 def _minari(path: Path) -> Iterator[Found]:
+    said = path.parent / "metadata.json"
+    pictures = offline_minari.pictures(read_json(said)) if said.is_file() else set()
     with _hdf5(path) as file:
         numbers = sorted(int(n.removeprefix("episode_")) for n in file if n.startswith("episode_"))
         for number in numbers:
@@ -150,7 +144,10 @@ def _minari(path: Path) -> Iterator[Found]:
             where = Place(str(path), MINARI, prefix=f"episode_{number}/")
             needed = ("observations", "actions", "rewards", "terminations")
             _there(where, needed, list(group))
-            states = _named(_leaves(group["observations"]), where)
+            leaves = _leaves(group["observations"])
+            for name in pictures & set(leaves):
+                leaves[name] = offline_minari.decoded(leaves[name], where(name))
+            states = _named(leaves, where)
             action, reward, terminal = (np.asarray(group[name][()]) for name in needed[1:])
             count = len(reward)
             for name, values in states.items():
@@ -160,29 +157,11 @@ def _minari(path: Path) -> Iterator[Found]:
                     )
             _same_length(where, {"actions": action, "rewards": reward, "terminations": terminal})
             info: dict[str, Any] = {}
-            success = _success(group)
+            success = offline_minari.success(group)
             if success is not None:
                 info["success"] = success
             short = any(len(values) == count for values in states.values())
             yield _episode(states, action, reward, terminal, where, info, complete=not short)
-
-
-def _success(group: Any) -> bool | None:
-    """Whether Minari's infos say that an episode succeeded, in the group of newer files or the texts of the newest."""
-    infos = group.get("infos")
-    if infos is None:
-        return None
-    if hasattr(infos, "keys"):
-        return bool(np.asarray(infos["success"][()]).any()) if "success" in infos else None
-    said: list[bool] = []
-    for text in infos[()]:
-        try:
-            row = json.loads(text)
-        except (ValueError, TypeError):
-            return None
-        if isinstance(row, dict) and "success" in row:
-            said.append(bool(row["success"]))
-    return any(said) if said else None
 
 
 def _parquet(path: Path) -> Iterator[Found]:

@@ -34,6 +34,7 @@ PAPERS = {
     "hyre": "heedful.papers.hyre",
     "sos": "heedful.papers.sos",
     "leret": "heedful.papers.leret",
+    "parl": "heedful.papers.parl",
 }
 """What can be reproduced: the name on the command line and its module."""
 
@@ -43,7 +44,7 @@ class Reproduce:
     """Run the claims of a paper and write what holds: OUT/PAPER.json, with a page and plots made from it."""
 
     paper: Positional[Annotated[str, arg(metavar="PAPER")]]
-    """One of: c3po, rlaif, datacentric, onpolicy, hyre, sos, leret."""
+    """One of: c3po, rlaif, datacentric, onpolicy, hyre, sos, leret, parl."""
     tier: Literal["smoke", "main"] = "smoke"
     """smoke: minutes, shows that it runs, writes PAPER.smoke.json. main: hours, the numbers that count."""
     seeds: int = 0

@@ -140,6 +140,9 @@ class Config:
     """Lowest value of the histogram."""
     q_max: float = 0.0
     """Highest value of the histogram."""
+    target_rate: float = 5e-3
+    """How fast the target networks follow. A value passes from a state to the one before it about once in 1 / this
+    many steps: long ways want many steps, or a higher rate."""
     gamma: float = 0.98
     """Discount of a step."""
     conservatism: float = 0.01

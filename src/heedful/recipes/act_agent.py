@@ -179,6 +179,7 @@ def _critic(cfg: Config, seen: ObservationSpace, space: ActionSpace, run: Run) -
         q_min=cfg.q_min,
         q_max=cfg.q_max,
         gamma=cfg.gamma,
+        target_rate=cfg.target_rate,
         alpha=cfg.conservatism,
         random_actions=cfg.random_actions,
         expectile=cfg.expectile,

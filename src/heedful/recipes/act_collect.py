@@ -7,11 +7,12 @@ function of the seed and i alone, so more episodes only add to a data set. What 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heedful.errors import HeedfulError
+from heedful.recipes import act_freeze
 
 if TYPE_CHECKING:
     from heedful.run import Run
@@ -48,6 +49,17 @@ class Config:
     """Cut episodes after so many steps; 0: where the environment does."""
     seed: int = 0
     """Of resets, behaviours and noise."""
+    freeze: tuple[float, ...] = ()
+    """Least and most success of a policy cloned from the data, as `0.3 0.5`: choose the noise by it, before any
+    reinforcement learning. Not given: take --noise as it is."""
+    scales: tuple[float, ...] = (1.0, 2.0, 0.5)
+    """With --freeze: --noise times each of these is tried, in turn, until the clone succeeds so often."""
+    eval_args: tuple[str, ...] = ()
+    """With --freeze: what the environment that clones are measured in is made with. Not given: --env-args."""
+    clone_steps: int = 3000
+    """With --freeze: steps of cloning."""
+    clone_episodes: int = 50
+    """With --freeze: episodes in which a clone is measured, with seeds of their own."""
     json: bool = False
     """Print result.json on standard output."""
     quiet: bool = False
@@ -89,7 +101,7 @@ def problems(cfg: Config) -> list[str]:
         wrong.append("--episodes must be at least 1, --max-steps 0 or more")
     if any(not 0 <= n < float("inf") for n in cfg.noise):
         wrong.append("--noise must be numbers of 0 or more")
-    return wrong
+    return [*wrong, *act_freeze.problems(cfg)]
 
 
 def run(cfg: Config, run: Run) -> dict[str, Any]:
@@ -101,6 +113,10 @@ def run(cfg: Config, run: Run) -> dict[str, Any]:
     from heedful.recipes.act_world import NEVER
     from heedful.run import derive_seed
 
+    chosen_noise = act_freeze.frozen(cfg, run) if cfg.freeze else None
+    if chosen_noise:
+        # The data that the clone learned from, collected once more: a function of the same seed and noise.
+        cfg = replace(cfg, noise=tuple(chosen_noise["noise"]))
     make = opener(cfg.env, cfg.env_args)
     env = make()
     space, shapes = action_space_of(env), shapes_of(env)
@@ -157,10 +173,12 @@ def run(cfg: Config, run: Run) -> dict[str, Any]:
             bar.show(first + count, f"{buffer.rows:,} states")
     if not buffer.episodes:
         raise HeedfulError("no episode was finished: there is no data")
-    return _finish(cfg, buffer, [text for one in parts for text in one["broken"]], run)
+    return _finish(cfg, buffer, [text for one in parts for text in one["broken"]], chosen_noise, run)
 
 
-def _finish(cfg: Config, buffer: Any, broken: list[str], run: Run) -> dict[str, Any]:
+def _finish(
+    cfg: Config, buffer: Any, broken: list[str], chosen_noise: dict[str, Any] | None, run: Run
+) -> dict[str, Any]:
     import json
 
     import numpy as np
@@ -192,6 +210,13 @@ def _finish(cfg: Config, buffer: Any, broken: list[str], run: Run) -> dict[str, 
     }
     if said:
         result["success"] = round(rate(everyone), 6)
+    warnings = [f"{len(broken)} episodes broke and were dropped; the first: {broken[0]}."] if broken else []
+    tables = []
+    if chosen_noise:
+        result |= {"clone_success": chosen_noise["success"], "noise": chosen_noise["noise"]}
+        tables.append(act_freeze.table(cfg, chosen_noise))
+        warnings += act_freeze.warnings(cfg, chosen_noise)
+        act_freeze.remember(chosen_noise, run)
     rows = [
         [
             name,
@@ -211,15 +236,14 @@ def _finish(cfg: Config, buffer: Any, broken: list[str], run: Run) -> dict[str, 
             f"{len(infos)} episodes of {result['steps']:,} steps{success}; the mean return is "
             f"{result['return_mean']:.4g}."
         ],
-        "warnings": [f"{len(broken)} episodes broke and were dropped; the first: {broken[0]}."]
-        if broken
-        else [],
+        "warnings": warnings,
         "tables": [
             {
                 "title": "By behaviour and noise",
                 "columns": ["behaviour", "noise", "episodes", "success", "return", "steps"],
                 "rows": rows,
-            }
+            },
+            *tables,
         ],
         "curves": [
             {"title": "returns, the highest first", "x": "episodes", "bars": sorted(returns, reverse=True)}

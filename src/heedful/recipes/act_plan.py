@@ -135,6 +135,8 @@ def problems(cfg: Config) -> list[str]:
         wrong.append("--mixing is a share, from 0 to 1")
     if not 0 <= cfg.gamma < 1:
         wrong.append("--gamma must be 0 or more and below 1")
+    if not 0 < cfg.target_rate <= 1:
+        wrong.append("--target-rate must be above 0 and at most 1")
     if not 0 < cfg.expectile < 1:
         wrong.append("--expectile must be between 0 and 1")
     if cfg.ema > 1 or not cfg.dropout < 1:

@@ -1,0 +1,1 @@
+"""Tasks with scripted behaviours, from packages of others: data for `heedful act` that can be made anywhere."""
