@@ -176,15 +176,17 @@ def _plain_job(about: str, module: str) -> Command:
     return Command(about, job.options, job.run)
 
 
-def _tell(what: str) -> Command:
-    """`heedful tell list` and the others."""
+def _parts(job: str, about: dict[str, str], modules: dict[str, str]) -> dict[str, Command]:
+    """The commands `heedful JOB PART`; each stands in the COMMANDS of a recipe's module: its options and what runs."""
 
-    def command() -> tuple[type, Callable[[Any], int]]:
-        from heedful.recipes.tell_commands import COMMANDS
+    def make(part: str) -> Command:
+        def command() -> tuple[type, Callable[[Any], int]]:
+            module = import_module(f"heedful.recipes.{modules.get(part, modules[''])}")
+            return module.COMMANDS[part]
 
-        return COMMANDS[what]
+        return Command(about[part], lambda: command()[0], lambda options: command()[1](options))
 
-    return Command(TELL[what], lambda: command()[0], lambda options: command()[1](options))
+    return {f"{job} {part}": make(part) for part in about}
 
 
 TELL = {
@@ -197,33 +199,11 @@ TELL = {
 }
 
 
-def _personalize(what: str) -> Command:
-    """`heedful personalize adapt` and the others."""
-
-    def command() -> tuple[type, Callable[[Any], int]]:
-        from heedful.recipes.personalize_commands import COMMANDS
-
-        return COMMANDS[what]
-
-    return Command(PERSONALIZE[what], lambda: command()[0], lambda options: command()[1](options))
-
-
 PERSONALIZE = {
     "adapt": "fit it to one person with a few labels",
     "query": "print the pairs to ask that person about",
     "score": "score a file with that person's reward",
 }
-
-
-def _search(what: str) -> Command:
-    """`heedful search streams` and the others."""
-
-    def command() -> tuple[type, Callable[[Any], int]]:
-        from heedful.recipes.search_streams import COMMANDS
-
-        return COMMANDS[what]
-
-    return Command(SEARCH[what], lambda: command()[0], lambda options: command()[1](options))
 
 
 SEARCH = {
@@ -233,27 +213,38 @@ SEARCH = {
 }
 
 
-def _retrieve(what: str) -> Command:
-    """`heedful retrieve index` and the others."""
-
-    def command() -> tuple[type, Callable[[Any], int]]:
-        if what == "demo":
-            from heedful.recipes.retrieve_demo import Demo, demo
-
-            return Demo, demo
-        from heedful.recipes.retrieve import COMMANDS
-
-        return COMMANDS[what]
-
-    return Command(RETRIEVE[what], lambda: command()[0], lambda options: command()[1](options))
-
-
 RETRIEVE = {
     "index": "make a corpus searchable: BM25, dense, or both",
     "ask": "search for the answer to one question, hop by hop",
     "generate": "write a corpus and questions to try it on",
     "demo": "learn to search a generated world, offline",
 }
+
+
+DEMOS = {
+    "check": "find what is wrong with robot demonstrations, by episode and frame",
+    "info": "what demonstrations hold and how varied they are",
+    "trim": "keep only the frames in which something happens",
+    "split": "divide demonstrations into parts",
+    "merge": "put data sets of demonstrations together",
+    "convert": "make a LeRobotDataset v3 of any layout",
+    "view": "one episode as a page: video, signals, language",
+    "record": "collect demonstrations on a robot or the simulated table",
+    "mark": "say afterwards whether an episode succeeded, or what it shows",
+    "generate": "make demonstrations on the simulated table",
+}
+DEMOS_IN = {"": "demos", "record": "demos_record", "mark": "demos_record", "generate": "demos_generate"}
+
+
+def record(options: Any) -> int:
+    """Run `heedful demos record`, in this terminal or on a page."""
+    if options.web:
+        from heedful.serve.record_app import main as on_a_page
+
+        return on_a_page(options)
+    from heedful.recipes.demos_record import record as in_the_terminal
+
+    return in_the_terminal(options)
 
 
 def serve(options: Any) -> int:
@@ -286,24 +277,28 @@ COMMANDS = {
     "tell": _job(
         "teach a language model one sentence of feedback, where it applies and nowhere else", "tell"
     ),
-    **{f"tell {what}": _tell(what) for what in TELL},
+    **_parts("tell", TELL, {"": "tell_commands"}),
     "prefer": _job("tune a language model from preference pairs, or from prompts and a judge", "prefer"),
     "compare-methods": _job("compare methods of preference tuning at one budget", "compare_methods"),
     "audit": _job("compare preference files: scale, noise, information, length, suspicious pairs", "audit"),
     "personalize fit": _job("fit a reward model of many heads to preference pairs", "personalize"),
-    **{f"personalize {what}": _personalize(what) for what in PERSONALIZE},
+    **_parts("personalize", PERSONALIZE, {"": "personalize_commands"}),
     "personalize serve": Command("ask that person on a local web page", _serve_options, serve),
     "critique": _job("compare AI feedback with imitation of the critic, at equal budget", "critique"),
-    **{f"search {what}": _search(what) for what in SEARCH},
+    **_parts("search", SEARCH, {"": "search_streams"}),
     "search pretrain": _job("train a small decoder to search in text", "search"),
     "search improve": _plain_job("improve it on its own streams: star, apa, dpo, grpo", "search_improve"),
     "search eval": _plain_job("measure how many held-out problems it solves", "search_eval"),
     "search view": _plain_job("draw the tree of a search", "search_view"),
     "act": _job("improve any policy class by a critic, offline and then in the environment", "act"),
     "act collect": _plain_job("collect a data set of an environment by scripted behaviours", "act_collect"),
-    **{f"retrieve {what}": _retrieve(what) for what in RETRIEVE},
+    **_parts("retrieve", RETRIEVE, {"": "retrieve", "demo": "retrieve_demo"}),
     "retrieve train": _job("teach a language model what to search for, hop by hop", "retrieve_train"),
     "retrieve eval": _plain_job("measure what any writer of queries finds, hop by hop", "retrieve_eval"),
+    **_parts("demos", DEMOS, DEMOS_IN),
+    "demos record": Command(
+        DEMOS["record"], lambda: import_module("heedful.recipes.demos_record").Record, record
+    ),
     "check": Command("find everything wrong with data files", lambda: Check, check),
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),
     "compare": Command("compare two runs", lambda: Compare, compare),

@@ -7,9 +7,10 @@ SmolLM2; that model writes much the same with any prompt, so each prompt writes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from heedful.errors import HeedfulError
 
@@ -102,3 +103,6 @@ def training(options: Demo) -> Config:
         json=options.json,
         quiet=options.quiet,
     )
+
+
+COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {"demo": (Demo, demo)}

@@ -10,9 +10,10 @@ import ipaddress
 import os
 import secrets
 import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from tyro.conf import Positional, arg
@@ -44,28 +45,56 @@ class Serve:
 
 def main(options: Serve) -> int:
     """Run `heedful serve` until it is stopped. Raises HeedfulError when it cannot start."""
-    token = _token(options.token)
-    if not 0 <= options.port <= 65535:
-        raise HeedfulError(f"--port {options.port}: a port is a number from 0 to 65535")
-    if not token and not _loopback(options.host):
+
+    def make() -> Page:
+        from heedful.serve.app import make_app
+        from heedful.serve.person_page import PersonPage
+
+        page = PersonPage(Path(options.run), options.criterion)
+        told = f"{printable(page.name)}: {page.progress()}"
+        return Page(
+            make_app(page), told, "every click is on disk", "the same command goes on where this one ended"
+        )
+
+    return serve(make, options.host, options.port, options.token, options.allow_host)
+
+
+@dataclass(frozen=True)
+class Page:
+    """An app and what the terminal says: of it, of what is safe, and when it has been stopped."""
+
+    app: Any
+    told: str
+    safe: str
+    stopped: str
+
+
+def serve(
+    make: Callable[[], Page], host: str, port: int, token: str = "", allow_host: Sequence[str] = ()
+) -> int:
+    """Serve a page until it is stopped; it is made once host, port and token are found to make sense.
+
+    Raises HeedfulError when it cannot start.
+    """
+    secret = _token(token)
+    if not 0 <= port <= 65535:
+        raise HeedfulError(f"--port {port}: a port is a number from 0 to 65535")
+    if not secret and not _loopback(host):
         raise HeedfulError(
-            f"--host {options.host} can be reached from other computers: give --token auto as well, or keep 127.0.0.1"
+            f"--host {host} can be reached from other computers: give --token auto as well, or keep 127.0.0.1"
         )
     try:
         import uvicorn
 
-        from heedful.serve.app import make_app
+        from heedful.serve.guard import Guard, names_of
     except ModuleNotFoundError as error:
         raise HeedfulError(
             f"the page needs the extra `web` ({error.name} is missing): pip install 'heedful[web]'"
         ) from error
-    from heedful.serve.guard import Guard, names_of
-    from heedful.serve.person_page import PersonPage
-
-    page = PersonPage(Path(options.run), options.criterion)
-    with _listening(options.host, options.port) as listener:
-        port = listener.getsockname()[1]
-        guard = Guard(make_app(page), names=names_of(options.host, options.allow_host, token), token=token)
+    page = make()
+    with _listening(host, port) as listener:
+        taken = listener.getsockname()[1]
+        guard = Guard(page.app, names=names_of(host, allow_host, secret), token=secret)
         config = uvicorn.Config(
             guard,
             log_level="warning",
@@ -74,14 +103,12 @@ def main(options: Serve) -> int:
             proxy_headers=False,
             timeout_graceful_shutdown=3,
         )
-        print(f"{printable(page.name)}: {page.progress()}", flush=True)
-        print(
-            f"open {_address(options.host, port, token)}   (Ctrl-C stops; every click is on disk)", flush=True
-        )
+        print(page.told, flush=True)
+        print(f"open {_address(host, taken, secret)}   (Ctrl-C stops; {page.safe})", flush=True)
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
-            print("stopped; the same command goes on where this one ended")
+            print(f"stopped; {page.stopped}")
     return 0
 
 
