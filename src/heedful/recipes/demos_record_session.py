@@ -183,7 +183,10 @@ class Session:
 
     def new_name(self) -> str:
         """The name of the next episode: its time, and something that no other has."""
-        return time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime(self.clock())) + f"-{uuid.uuid4().hex[:8]}"
+        now = self.clock()
+        # millionths, so that names sort as the episodes were recorded
+        part = f"{int(now % 1 * 1e6):06d}-{uuid.uuid4().hex[:8]}"
+        return time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime(now)) + f"-{part}"
 
     def place(self, name: str) -> Path:
         """Where an episode is written while it is in hand."""
