@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ Entry = Mapping[str, Any]
 class Journal:
     """The entries of the file at `path`; each is handed to `apply` once, in order, whoever wrote it.
 
-    apply(entry, where) may raise HeedfulError for what it cannot take; `where` is file:line. Use `writing_to` to
-    append, so that what is decided from the entries so far is decided with all of them.
+    apply(entries) goes through (entry, where), as many as are new; `where` is file:line. It may raise HeedfulError for
+    an entry that it cannot take, which is handed to it again next time. Use `writing_to` to append, so that what is
+    decided from the entries so far is decided with all of them.
     """
 
-    def __init__(self, path: Path, apply: Callable[[dict[str, Any], str], None]) -> None:
+    def __init__(self, path: Path, apply: Callable[[Iterable[tuple[dict[str, Any], str]]], None]) -> None:
         self.path, self._apply = path, apply
         self._at, self._line = 0, 0
         self._lock = threading.RLock()
@@ -76,7 +77,9 @@ class Journal:
         self._take(data)
 
     def _take(self, data: bytes) -> None:
-        whole = data[: data.rfind(b"\n") + 1]
+        self._apply(self._entries(data[: data.rfind(b"\n") + 1]))
+
+    def _entries(self, whole: bytes) -> Iterator[tuple[dict[str, Any], str]]:
         for line in whole.splitlines(keepends=True):
             where = f"{self.path}:{self._line + 1}"
             try:
@@ -86,6 +89,6 @@ class Journal:
             if entry is not None and not isinstance(entry, dict):
                 raise HeedfulError(f"{where}: no JSON object; remove the line")
             if entry is not None:
-                self._apply(entry, where)
+                yield entry, where
             self._line += 1
             self._at += len(line)

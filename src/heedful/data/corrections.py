@@ -12,7 +12,7 @@ Raises of HeedfulError name file and line. Rows become LeRobot's `language_event
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,11 @@ class CorrectionLog:
             if episode in (None, row.episode) and status in (None, row.status)
         ]
 
-    def _apply(self, entry: dict[str, Any], where: str) -> None:
+    def _apply(self, entries: Iterable[tuple[dict[str, Any], str]]) -> None:
+        for entry, where in entries:
+            self._take(entry, where)
+
+    def _take(self, entry: dict[str, Any], where: str) -> None:
         if "correction" in entry:
             row = _from_json(entry["correction"], where)
             if row.id in self._rows:

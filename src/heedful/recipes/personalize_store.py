@@ -15,22 +15,20 @@ Letters: P pairs of the pool, D features, K heads.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heedful.atomic import sync, write_all, write_file, writing
+from heedful.atomic import write_file
 from heedful.data.problems import printable, short
 from heedful.errors import HeedfulError
+from heedful.journal import Journal
 from heedful.recipes.personalize_pairs import (
     FIRST,
     SECOND,
@@ -72,11 +70,10 @@ class Person:
         """Labelled pairs that are not in the pool, as rows of it."""
         self._place = {row["id"]: i for i, row in enumerate(pool)}
         self._own_features: dict[str, tuple[Array, Array]] = {}
-        self._at, self._line = 0, 0
         self._lock = threading.RLock()
         self._features: AnswerFeatures | None = None
         self._pool: QueryPool | None = None
-        self.refresh()
+        self._journal = Journal(run / LABELS, self._apply)
 
     # ---- what the person says
 
@@ -93,7 +90,7 @@ class Person:
 
         Raises HeedfulError naming every label that cannot be taken, with its place.
         """
-        with self._writing() as descriptor:
+        with self._lock, self._journal.writing_to() as append:
             new = self._new(labels)
             if not new:
                 return 0
@@ -105,16 +102,16 @@ class Person:
                 if one.id not in self._place and one.pair is not None:
                     event |= dict(zip(("prompt", "first", "second"), one.pair, strict=True))
                 events.append(event)
-            self._append(descriptor, events)
+            append(events)
         return len(new)
 
     def undo(self) -> str | None:
         """Take the last label back and return the id of its pair; None when there is none."""
-        with self._writing() as descriptor:
+        with self._lock, self._journal.writing_to() as append:
             if not self.labels:
                 return None
             last = next(reversed(self.labels))
-            self._append(descriptor, [{"undo": 1, "time": round(time.time(), 3)}])
+            append([{"undo": 1, "time": round(time.time(), 3)}])
         return last
 
     def refresh(self) -> None:
@@ -123,12 +120,7 @@ class Person:
         Raises HeedfulError with the line when the file is damaged.
         """
         with self._lock:
-            path = self.run / LABELS
-            if path.exists():
-                with path.open("rb") as stream:
-                    stream.seek(self._at)
-                    data = stream.read()
-                self._replay(data)
+            self._journal.refresh()
 
     # ---- what to ask
 
@@ -242,84 +234,48 @@ class Person:
             "`heedful personalize query` prints, or rows with prompt, chosen and rejected"
         )
 
-    @contextmanager
-    def _writing(self) -> Iterator[int]:
-        """labels.jsonl, locked, read to its end, without the line that a kill has left torn."""
-        with self._lock:
-            path = self.run / LABELS
-            with writing(path):
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                self.refresh()
-                if os.fstat(descriptor).st_size > self._at:
-                    os.ftruncate(descriptor, self._at)
-                yield descriptor
-            finally:
-                os.close(descriptor)
-
-    def _append(self, descriptor: int, events: Sequence[Mapping[str, Any]]) -> None:
-        data = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events).encode()
-        path = self.run / LABELS
-        with writing(path):
-            try:
-                write_all(descriptor, data)
-                os.fsync(descriptor)
-                sync(self.run)
-            except OSError:
-                os.ftruncate(descriptor, self._at)  # on a full disk all or nothing, too
-                raise
-        self._replay(data)
-
-    def _replay(self, data: bytes) -> None:
-        """Apply whole lines of labels.jsonl that follow what was applied before."""
-        whole = data[: data.rfind(b"\n") + 1]
+    def _apply(self, entries: Iterable[tuple[dict[str, Any], str]]) -> None:
+        """Lines of labels.jsonl that follow what was applied before."""
         fresh: list[str] = []
-        for line in whole.splitlines(keepends=True):
-            self._line += 1
-            self._at += len(line)
-            if not line.strip():
-                continue
-            event = self._event(line)
-            if "undo" in event:
-                for _ in range(event["undo"]):
-                    id, _ = self.labels.popitem()
-                    if fresh:
-                        fresh.pop()
-                    else:
-                        self.reward.undo(1)
-                    self.own.pop(id, None)
-            elif event["id"] not in self.labels:
-                if "first" in event:
-                    self.own[event["id"]] = {key: event[key] for key in ("id", "prompt", "first", "second")}
-                self.labels[event["id"]] = float(event["label"])
-                fresh.append(event["id"])
-        if fresh:
-            sides = [self._features_of(id) for id in fresh]
-            first, second = (np.stack([side[i] for side in sides]) for i in (0, 1))
-            self.reward.adapt(first, second, np.array([self.labels[id] for id in fresh]))
-
-    def _event(self, line: bytes) -> dict[str, Any]:
-        """One line of labels.jsonl. Raises HeedfulError for what this program would not have written."""
-        where = f"{self.run / LABELS}:{self._line}"
         try:
-            event = json.loads(line)
-        except ValueError as error:
-            raise HeedfulError(f"{where}: not JSON ({error}); remove the line") from error
-        if not isinstance(event, dict) or not ("undo" in event or {"id", "label"} <= set(event)):
+            for event, where in entries:
+                self._check(event, where)
+                if "undo" in event:
+                    for _ in range(event["undo"]):
+                        id, _ = self.labels.popitem()
+                        if fresh:
+                            fresh.pop()
+                        else:
+                            self.reward.undo(1)
+                        self.own.pop(id, None)
+                elif event["id"] not in self.labels:
+                    if "first" in event:
+                        self.own[event["id"]] = {
+                            key: event[key] for key in ("id", "prompt", "first", "second")
+                        }
+                    self.labels[event["id"]] = float(event["label"])
+                    fresh.append(event["id"])
+        finally:  # the reward keeps step with the labels also where a line further down is damaged
+            if fresh:
+                sides = [self._features_of(id) for id in fresh]
+                first, second = (np.stack([side[i] for side in sides]) for i in (0, 1))
+                self.reward.adapt(first, second, np.array([self.labels[id] for id in fresh]))
+
+    def _check(self, event: dict[str, Any], where: str) -> None:
+        """Raises HeedfulError for a line that this program would not have written."""
+        if not ("undo" in event or {"id", "label"} <= set(event)):
             raise HeedfulError(f"{where}: neither a label (id, label) nor an undo; remove the line")
         if "undo" in event:
             if type(event["undo"]) is not int or not 1 <= event["undo"] <= len(self.labels):
                 raise HeedfulError(
                     f"{where}: undo: {event['undo']!r}, with {len(self.labels)} labels before it"
                 )
-            return event
+            return
         pair = (event["prompt"], event["first"], event["second"]) if "first" in event else None
         id = str(event["id"])
         told = self._refuse(Label(id, event["label"], pair), self.labels.get(id))
         if told:
             raise HeedfulError(f"{where}: {told}")
-        return event
 
     # ---- features of labelled pairs
 
