@@ -23,7 +23,6 @@ a CPU's budget:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ from heedful.papers.leret_claims import TITLES, claims
 from heedful.papers.leret_page import plots, tables
 from heedful.papers.leret_setups import missing
 from heedful.papers.results import Part, Results, Tier, joined
-from heedful.papers.seeds import Done
+from heedful.papers.seeds import Done, setup_by_setup
 
 if TYPE_CHECKING:
     from heedful.run import Run
@@ -42,27 +41,19 @@ SEEDS = {"smoke": 1, "main": 3}
 
 
 def run(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Results:
-    """Every setup, one after the other; see `heedful.papers.reproduce` for what is filled in afterwards.
-
-    A setup begins once all arms of the one before are there, so that time which ends is spent on the first.
-    """
-    parts: list[Part] = []
-    before = True
-    for setup, size in SIZES[tier].items():
-        own = list(numbered(seeds, size))
-        done: Done = {}
-        for seed in own:
-            # -inf is over before it began: what was done at an earlier start is read, and nothing begun
-            done |= run_arms(tier, setup, seed, run, until if before else -math.inf)
-        before = before and complete(done, setup, size, own)
-        parts.append(setup_part(done, tier, setup, own))
+    """Every setup, one after the other; see `heedful.papers.reproduce` for what is filled in afterwards."""
+    sizes = SIZES[tier]
+    parts = [
+        setup_part(done, tier, setup, own)
+        for setup, own, done in setup_by_setup(
+            {setup: list(numbered(seeds, size)) for setup, size in sizes.items()},
+            lambda setup, seed, until: run_arms(tier, setup, seed, run, until),
+            lambda setup, seed: arms_of(sizes[setup], seed),
+            until,
+        )
+    ]
     budget = Part(notes=[told] if (told := budget_of(tier)) else [])
     return joined("leret", TITLE, [*parts, budget])
-
-
-def complete(done: Done, setup: str, size: Size, seeds: Sequence[int]) -> bool:
-    """Whether every arm of every seed is there, those that could not be run included."""
-    return all((setup, name, seed) in done for seed in seeds for name in arms_of(size, seed))
 
 
 def setup_part(done: Done, tier: Tier, setup: str, seeds: Sequence[int]) -> Part:

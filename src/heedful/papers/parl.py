@@ -37,7 +37,7 @@ from heedful.papers.parl_claims import claims
 from heedful.papers.parl_page import data_table, plots, settings_table, tables
 from heedful.papers.parl_sizes import NAMES, SETTINGS, SIZES
 from heedful.papers.results import Part, Results, Tier, joined
-from heedful.papers.seeds import Done
+from heedful.papers.seeds import Done, setup_by_setup
 
 if TYPE_CHECKING:
     from heedful.run import Run
@@ -48,24 +48,17 @@ METHODS = {**NAMES, "calql": "Cal-QL"}
 
 
 def run(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Results:
-    """Every setup, one after the other; see `heedful.papers.reproduce` for what is filled in afterwards.
-
-    A setup begins once all arms of the one before are there, so that time which ends is spent on the first.
-    """
-    parts: list[Part] = []
-    before = True
-    for name, setup in SIZES[tier].items():
-        if name in SETTINGS:
-            continue
-        own = seeds[: setup.seeds or None]
-        done: Done = {}
-        for seed in own:
-            # -inf is over before it began: what was done at an earlier start is read, and nothing begun
-            done |= run_arms(tier, name, seed, run, until if before else -math.inf)
-        before = before and all(
-            (name, f"{k}/{arm}", seed) in done for k, arm in arms_of(setup) for seed in own
+    """Every setup, one after the other; see `heedful.papers.reproduce` for what is filled in afterwards."""
+    sizes = {name: setup for name, setup in SIZES[tier].items() if name not in SETTINGS}
+    parts = [
+        setup_part(done, tier, name, own)
+        for name, own, done in setup_by_setup(
+            {name: seeds[: setup.seeds or None] for name, setup in sizes.items()},
+            lambda name, seed, until: run_arms(tier, name, seed, run, until),
+            lambda name, seed: (f"{kind}/{arm}" for kind, arm in arms_of(sizes[name])),
+            until,
         )
-        parts.append(setup_part(done, tier, name, own))
+    ]
     return joined("parl", TITLE, [*parts, shared(tier, run)])
 
 

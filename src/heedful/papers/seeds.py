@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
@@ -20,6 +20,27 @@ NO_LEAD = 1e-9
 
 # 97.5% quantiles of Student's t for 1 to 10 degrees of freedom; the series below is off by less than 0.001 beyond.
 _T = (12.7062, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216, 2.22814)
+
+
+def setup_by_setup(
+    setups: Mapping[str, Sequence[int]],
+    run_arms: Callable[[str, int, float | None], Done],
+    arms: Callable[[str, int], Iterable[str]],
+    until: float | None,
+) -> Iterator[tuple[str, Sequence[int], Done]]:
+    """(setup, its seeds, what they found), one setup after the other, so that time which ends is spent on the first.
+
+    setups: the seeds of each. run_arms(setup, seed, until): what `until` allows to be begun, and what was done earlier.
+    arms(setup, seed): all there should be; the next setup begins once they are there, those that failed included.
+    """
+    before = True
+    for setup, seeds in setups.items():
+        done: Done = {}
+        for seed in seeds:
+            # -inf is over before it began: what was done at an earlier start is read, and nothing begun
+            done |= run_arms(setup, seed, until if before else -math.inf)
+        before = before and all((setup, arm, seed) in done for seed in seeds for arm in arms(setup, seed))
+        yield setup, seeds, done
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:

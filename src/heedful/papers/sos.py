@@ -17,12 +17,11 @@ are unchecked. It has four numbers (K = 4), 500,000 problems and 257 million par
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from heedful.papers.results import Part, Results, Tier, joined
-from heedful.papers.seeds import Done
+from heedful.papers.seeds import Done, setup_by_setup
 from heedful.papers.sos_arms import NAMES, SIZES, Size, gate, run_arms
 from heedful.papers.sos_claims import claims
 from heedful.papers.sos_page import plots, tables
@@ -35,26 +34,19 @@ SEEDS = {"smoke": 1, "main": 3}
 
 
 def run(tier: Tier, seeds: Sequence[int], run: Run, until: float | None = None) -> Results:
-    """Every setup, one after the other; see `heedful.papers.reproduce` for what is filled in afterwards.
-
-    A setup begins once all arms of the one before are there, so that time which ends is spent on the first.
-    """
-    parts: list[Part] = []
-    before = True
-    for setup, size in SIZES[tier].items():
-        own = seeds[: size.seeds or None]
-        done: Done = {}
-        for seed in own:
-            # -inf is over before it began: what was done at an earlier start is read, and nothing begun
-            done |= run_arms(tier, setup, seed, run, until if before else -math.inf)
-        before = before and complete(done, setup, size, own)
-        parts.append(setup_part(done, tier, setup, own))
+    """Every setup, one after the other; see `heedful.papers.reproduce` for what is filled in afterwards."""
+    sizes = SIZES[tier]
+    setups = {setup: seeds[: size.seeds or None] for setup, size in sizes.items()}
+    parts = [
+        setup_part(done, tier, setup, own)
+        for setup, own, done in setup_by_setup(
+            setups,
+            lambda setup, seed, until: run_arms(tier, setup, seed, run, until),
+            lambda setup, seed: ("symbolic", *sizes[setup].arms),
+            until,
+        )
+    ]
     return joined("sos", TITLE, parts)
-
-
-def complete(done: Done, setup: str, size: Size, seeds: Sequence[int]) -> bool:
-    """Whether every arm of every seed is there, those that could not be run included."""
-    return all((setup, method, seed) in done for method in ("symbolic", *size.arms) for seed in seeds)
 
 
 def setup_part(done: Done, tier: Tier, setup: str, seeds: Sequence[int]) -> Part:
