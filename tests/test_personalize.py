@@ -418,6 +418,23 @@ def test_a_damaged_line_is_named(run: Path) -> None:
             open_person(run)
 
 
+def test_labels_above_a_damaged_line_still_move_the_reward(run: Path) -> None:
+    seen, other = open_person(run), open_person(run)
+    first, second = (row["id"] for row in seen.pool[:2])
+    other.label(first, 1)
+    other.label(second, 0)
+    path = run / "labels.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + "nonsense\n")
+    for _ in range(2):  # the damage is told each time, the labels above it count once
+        with pytest.raises(HeedfulError, match=r"labels\.jsonl:3: not JSON"):
+            seen.refresh()
+    assert seen.labels == other.labels
+    np.testing.assert_array_equal(seen.reward.weights_, other.reward.weights_)
+    path.write_text(whole)
+    assert seen.undo() == second
+
+
 def test_ids_and_order_do_not_depend_on_which_answer_was_chosen() -> None:
     assert pair_id("q", "a", "b") == pair_id("q", "b", "a") != pair_id("p", "a", "b")
     assert oriented("q", "a", "b") == oriented("q", "b", "a")
