@@ -31,7 +31,7 @@ Found = list[tuple[str, float]]
 
 def write_corpus(path: Path, count: int) -> None:
     """The passages of a generated world, a pure function of `count`."""
-    from heedful.data.hops_world import World
+    from heedful.data.hops.world import World
 
     world = World(0, count)
     with path.open("w") as out:
@@ -41,7 +41,7 @@ def write_corpus(path: Path, count: int) -> None:
 
 def questions(count: int) -> list[str]:
     """What is asked, of the same world."""
-    from heedful.data.hops_world import World
+    from heedful.data.hops.world import World
 
     return [question.question for question in World(0, count).questions("test", QUERIES + WARM)]
 

@@ -36,8 +36,8 @@ def world() -> dict[str, Any]:
     from benchmarks.calql_peer import CalQL, Rates, TanhGaussian, Twin
     from heedful.judges.critic import Critic, CriticConfig, Transitions
     from heedful.policies.actions import ActionSpace
-    from heedful.policies.actions_build import Making, build
-    from heedful.policies.actions_observe import ObservationEncoder, ObservationSpace
+    from heedful.policies.actions.build import Making, build
+    from heedful.policies.actions.observe import ObservationEncoder, ObservationSpace
 
     space, seen = ActionSpace((-1.0,) * ACTION, (1.0,) * ACTION), ObservationSpace({"state": (STATE,)})
     config = CriticConfig(

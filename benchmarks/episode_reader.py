@@ -33,7 +33,7 @@ WARM = 10
 def make_set() -> None:
     """Write the data set once; pictures have texture, a moving arm and noise."""
     from heedful.data.episodes import Feature, Info
-    from heedful.data.episodes_write import EpisodeWriter
+    from heedful.data.episodes.write import EpisodeWriter
 
     names = ["height", "width", "channels"]
     features = {c: Feature("video", (180, 320, 3), names) for c in CAMERAS}
@@ -76,8 +76,8 @@ def timed(read: Callable[[int], Any], wanted: list[int], per_item: int) -> dict[
 def ours(work: str, count: int, seed: int, proxy: str) -> dict[str, float]:
     """Our reader."""
     from heedful.data.episodes import open_episodes
-    from heedful.data.episodes_loader import Frames, Window
-    from heedful.data.episodes_proxy import with_proxy
+    from heedful.data.episodes.loader import Frames, Window
+    from heedful.data.episodes.proxy import with_proxy
 
     episodes: Any = open_episodes(SET)
     size = sum(p.stat().st_size for p in SET.rglob("*.mp4")) / (EPISODES * FRAMES * len(CAMERAS))

@@ -33,7 +33,7 @@ def asked(folder: Path, count: int) -> tuple[list[Any], list[list[str]], Judge]:
     """Turns before the second hop, the demonstrations of each prompt, and what judges queries for turns."""
     import json
 
-    from heedful.data.hops_world import World
+    from heedful.data.hops.world import World
     from heedful.judges.search_index import build_index, open_index
     from heedful.recipes.retrieve_pipeline import Turn, gold_ap, hop
     from heedful.recipes.retrieve_writers import ask_gold, ask_question, case_for

@@ -56,8 +56,8 @@ def world(setting: Setting, batch: int, seed: int = 0) -> dict[str, Any]:
 
     from heedful.judges.critic import Critic, CriticConfig, Transitions
     from heedful.policies.actions import ActionSpace
-    from heedful.policies.actions_build import Making, build
-    from heedful.policies.actions_observe import ObservationEncoder, ObservationSpace
+    from heedful.policies.actions.build import Making, build
+    from heedful.policies.actions.observe import ObservationEncoder, ObservationSpace
 
     space, seen = ActionSpace((-1.0,) * ACTION, (1.0,) * ACTION), ObservationSpace({"state": (STATE,)})
     config = CriticConfig(members=setting.members, width=setting.width, random_actions=setting.random)
@@ -112,7 +112,7 @@ def run_child(setting: str, pairs: int, batch: int) -> Result:
 
     from benchmarks.parl_peer import Peer, Search
     from heedful.judges.action_search import SearchConfig, improve, searched_loss
-    from heedful.policies.actions_cache import CandidateCache
+    from heedful.policies.actions.cache import CandidateCache
 
     torch.set_num_threads(1)
     sizes = SETTINGS[setting]

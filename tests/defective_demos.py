@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from heedful.data.episodes import Episodes, open_episodes
-from heedful.data.episodes_check import CHECKS, Finding, survey
-from heedful.data.episodes_check_pictures import PICTURE_CHECKS, project
-from heedful.data.episodes_loaded import Loaded, LoadedEpisodes
+from heedful.data.episodes.check import CHECKS, Finding, survey
+from heedful.data.episodes.check_pictures import PICTURE_CHECKS, project
+from heedful.data.episodes.loaded import Loaded, LoadedEpisodes
 
 FPS, EPISODES, FRAMES = 15.0, 8, 60
 HEIGHT, WIDTH = 72, 96
@@ -41,7 +41,7 @@ class World:
 
 def pose_of(rng: np.random.Generator, side: int) -> np.ndarray:
     """A camera about 1 m from the workspace that looks at its middle: x y z and Euler angles."""
-    from heedful.data.episodes_check_pictures import euler_matrix
+    from heedful.data.episodes.check_pictures import euler_matrix
 
     eye = np.array(
         [0.5 + rng.uniform(-0.1, 0.1), side * (0.9 + rng.uniform(0, 0.2)), 0.5 + rng.uniform(0, 0.2)]
@@ -290,7 +290,7 @@ CHECK_OF = {
 def write_small(folder: Path, seed: int, episodes: int = 4, frames: int = 12) -> Path:
     """A data set on disk: four episodes, one camera."""
     from heedful.data.episodes import Feature, Info
-    from heedful.data.episodes_write import EpisodeWriter
+    from heedful.data.episodes.write import EpisodeWriter
 
     side = ["height", "width", "channels"]
     features = {
@@ -310,7 +310,7 @@ def write_small(folder: Path, seed: int, episodes: int = 4, frames: int = 12) ->
 
 def lose_picture(folder: Path, rng: np.random.Generator) -> Truth:
     """The last picture of one episode's video is not there."""
-    from heedful.data.episodes_video import Video, cut_video
+    from heedful.data.episodes.video import Video, cut_video
 
     video = next(folder.rglob("*.mp4"))
     lost = int(rng.integers(0, 4))

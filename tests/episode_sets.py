@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heedful.data.episodes import Feature, Info
-from heedful.data.episodes_write import EpisodeWriter
+from heedful.data.episodes.write import EpisodeWriter
 
 SIDE = 64
 NAMES = ["height", "width", "channels"]

@@ -22,8 +22,8 @@ from heedful.data.point_reach import PointReach
 from heedful.data.replay import ReplayBuffer
 from heedful.data.transitions import Rewards, TransitionTable
 from heedful.errors import HeedfulError
-from heedful.policies import actions_build
 from heedful.policies.actions import ActionSpace
+from heedful.policies.actions import build as actions_build
 from heedful.recipes import (
     act,
     act_agent,

@@ -17,9 +17,9 @@ from heedful.judges import action_search
 from heedful.judges.action_search import Found, SearchConfig, climb, improve, search, searched_loss
 from heedful.judges.critic import Critic, CriticConfig, Transitions
 from heedful.policies.actions import ActionPolicy, ActionSpace, rows
-from heedful.policies.actions_build import Making, build
-from heedful.policies.actions_language import LanguageActionPolicy
-from heedful.policies.actions_observe import ObservationEncoder, ObservationSpace
+from heedful.policies.actions.build import Making, build
+from heedful.policies.actions.language import LanguageActionPolicy
+from heedful.policies.actions.observe import ObservationEncoder, ObservationSpace
 from heedful.policies.language import LanguagePolicy
 
 SPACE = ActionSpace((-1.0, -2.0), (1.0, 4.0), horizon=2)

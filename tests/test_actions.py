@@ -17,19 +17,19 @@ from transformers import AutoModel, Dinov2Config
 from heedful.errors import HeedfulError
 from heedful.fit import FitConfig, fit
 from heedful.policies.actions import ActionSpace, NetworkPolicy, rows, size, stack
-from heedful.policies.actions_build import Making, build, load, save
-from heedful.policies.actions_cache import CandidateCache
-from heedful.policies.actions_diffusion import DiffusionHead, cosine_betas
-from heedful.policies.actions_flow import FlowHead
-from heedful.policies.actions_gaussian import GaussianHead
-from heedful.policies.actions_nets import DenoisingNet
-from heedful.policies.actions_observe import (
+from heedful.policies.actions.build import Making, build, load, save
+from heedful.policies.actions.cache import CandidateCache
+from heedful.policies.actions.diffusion import DiffusionHead, cosine_betas
+from heedful.policies.actions.flow import FlowHead
+from heedful.policies.actions.gaussian import GaussianHead
+from heedful.policies.actions.nets import DenoisingNet
+from heedful.policies.actions.observe import (
     ImageInput,
     ObservationEncoder,
     ObservationSpace,
     shifted,
 )
-from heedful.policies.actions_tokens import TokenHead
+from heedful.policies.actions.tokens import TokenHead
 from heedful.polyak import Polyak
 from heedful.run import open_run
 

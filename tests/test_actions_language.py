@@ -15,8 +15,8 @@ from torch import Tensor
 from heedful import hub
 from heedful.errors import HeedfulError
 from heedful.policies.actions import ActionSpace, stack
-from heedful.policies.actions_language import LanguageActionPolicy, least_used_ids
-from heedful.policies.actions_vision import VisionActionPolicy, VisionLanguage
+from heedful.policies.actions.language import LanguageActionPolicy, least_used_ids
+from heedful.policies.actions.vision import VisionActionPolicy, VisionLanguage
 from heedful.policies.backbone import Lora
 from heedful.policies.language import LanguagePolicy
 

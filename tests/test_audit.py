@@ -15,7 +15,7 @@ import pytest
 from audit_pairs import length_pairs, pairs, write
 
 from heedful.cli import main
-from heedful.data.quality_information import ARMS
+from heedful.data.quality.information import ARMS
 from heedful.errors import HeedfulError
 from heedful.evals.intervals import Interval
 from heedful.recipes import audit, audit_clean, audit_learn, audit_plan, audit_tables

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from heedful.errors import HeedfulError
 from heedful.fit import FitConfig, fit
-from heedful.policies import actions_act, actions_build, actions_unet
 from heedful.policies.actions import ActionSpace, rows
-from heedful.policies.actions_act import grid_positions, line_positions
-from heedful.policies.actions_build import Making, build, load, save
-from heedful.policies.actions_chunks import (
+from heedful.policies.actions import act as actions_act
+from heedful.policies.actions import build as actions_build
+from heedful.policies.actions import unet as actions_unet
+from heedful.policies.actions.act import grid_positions, line_positions
+from heedful.policies.actions.build import Making, build, load, save
+from heedful.policies.actions.chunks import (
     ChunkBatch,
     ChunkPolicy,
     TemporalEnsemble,
@@ -27,9 +29,9 @@ from heedful.policies.actions_chunks import (
     collate_chunks,
     executed,
 )
-from heedful.policies.actions_numbers import ActionNumbers, ranges, z_scores
-from heedful.policies.actions_observe import ObservationEncoder, ObservationSpace
-from heedful.policies.actions_task import Scene, TaskEncoder
+from heedful.policies.actions.numbers import ActionNumbers, ranges, z_scores
+from heedful.policies.actions.observe import ObservationEncoder, ObservationSpace
+from heedful.policies.actions.task import Scene, TaskEncoder
 from heedful.run import open_run
 
 CAMERA = "observation.images.top"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from heedful.errors import HeedfulError
 from heedful.policies.actions import ActionSpace
-from heedful.policies.actions_numbers import ActionNumbers, ranges, z_scores
+from heedful.policies.actions.numbers import ActionNumbers, ranges, z_scores
 from heedful.policies.augment import Jitter, cropped, jittered
 from heedful.policies.history import FrameHistory
 from heedful.policies.rotations import (

@@ -24,7 +24,7 @@ from heedful.judges.critic_nets import QEnsemble
 from heedful.judges.critic_returns import monte_carlo_returns, success_masks
 from heedful.losses import hl_gauss_loss, hl_gauss_value
 from heedful.policies.actions import ActionSpace, rows
-from heedful.policies.actions_observe import ObservationEncoder, ObservationSpace
+from heedful.policies.actions.observe import ObservationEncoder, ObservationSpace
 from heedful.run import open_run
 
 SPACE = ActionSpace((-1.0, -2.0), (1.0, 4.0), horizon=2)

@@ -16,9 +16,9 @@ from episode_sets import INFO, frame, picture, write_episodes
 
 from heedful.cli import main
 from heedful.data.episodes import LANGUAGE_FEATURES, Feature, open_episodes
-from heedful.data.episodes_diversity import verb_and_object
-from heedful.data.episodes_ranges import idle_by_change, idle_by_speed, keep_ranges, runs
-from heedful.data.episodes_write import EpisodeWriter
+from heedful.data.episodes.diversity import verb_and_object
+from heedful.data.episodes.ranges import idle_by_change, idle_by_speed, keep_ranges, runs
+from heedful.data.episodes.write import EpisodeWriter
 from heedful.errors import HeedfulError
 
 TOP = "observation.images.top"
@@ -303,7 +303,7 @@ def test_verbs_and_objects(words: str, pair: tuple[str, str]) -> None:
 
 
 def test_info_counts_what_the_generator_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from heedful.data.episodes_diversity import diversity
+    from heedful.data.episodes.diversity import diversity
     from heedful.recipes.demos_report import facts_of, write_page
 
     world = defective_demos.clean(3)
@@ -323,7 +323,7 @@ def test_info_counts_what_the_generator_made(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_first_contact_is_where_the_gripper_closes() -> None:
-    from heedful.data.episodes_diversity import distinct_poses, first_contact
+    from heedful.data.episodes.diversity import distinct_poses, first_contact
 
     world = defective_demos.clean(0)
     closed = np.zeros(60, np.float32)

@@ -13,7 +13,7 @@ from episode_sets import INFO, picture
 from playwright.sync_api import Page, sync_playwright
 
 from heedful.data.episodes import LANGUAGE_FEATURES, open_episodes
-from heedful.data.episodes_write import EpisodeWriter
+from heedful.data.episodes.write import EpisodeWriter
 from heedful.recipes.demos_view import write_view
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -388,6 +388,6 @@ def test_the_simulated_table_is_a_robot(tmp_path: Path) -> None:
 
 
 def _kinds() -> tuple[str, ...]:
-    from heedful.data.table_robot import KINDS
+    from heedful.data.table.robot import KINDS
 
     return tuple(KINDS)

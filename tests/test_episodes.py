@@ -15,8 +15,8 @@ import pytest
 from episode_sets import INFO, frame, picture, write_episodes
 
 from heedful.data.episodes import LANGUAGE_FEATURES, Feature, Info, LanguageRow, open_episodes
-from heedful.data.episodes_stats import column_stats, pool_stats
-from heedful.data.episodes_write import EpisodeWriter
+from heedful.data.episodes.stats import column_stats, pool_stats
+from heedful.data.episodes.write import EpisodeWriter
 from heedful.errors import HeedfulError
 
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
@@ -296,7 +296,7 @@ def first(folder: Path, suffix: str) -> Path:
 
 def test_a_video_shorter_than_its_table(whole: Path, tmp_path: Path) -> None:
     broken = break_it(whole, tmp_path)
-    from heedful.data.episodes_video import Video, cut_video
+    from heedful.data.episodes.video import Video, cut_video
 
     video = first(broken, ".mp4")
     cut_video(Video(video), [(0, 17)], 15, tmp_path / "short.mp4")

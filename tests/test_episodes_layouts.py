@@ -14,9 +14,9 @@ import pytest
 from episode_sets import picture, write_episodes
 
 from heedful.data.episodes import Episodes, open_episodes
-from heedful.data.episodes_copy import Piece, copy_pieces
-from heedful.data.episodes_rlds import features_json
-from heedful.data.episodes_video import VideoWriter
+from heedful.data.episodes.copy import Piece, copy_pieces
+from heedful.data.episodes.rlds import features_json
+from heedful.data.episodes.video import VideoWriter
 from heedful.data.tfrecord import crc32c, make_example, parse_example, record_places, write_records
 from heedful.errors import HeedfulError
 

@@ -10,8 +10,8 @@ import pytest
 from episode_sets import INFO, frame, picture, write_episodes
 
 from heedful.data.episodes import open_episodes
-from heedful.data.episodes_loader import Batches, Frames, Mixture, Source, Window, load_batches
-from heedful.data.episodes_proxy import with_proxy
+from heedful.data.episodes.loader import Batches, Frames, Mixture, Source, Window, load_batches
+from heedful.data.episodes.proxy import with_proxy
 from heedful.errors import HeedfulError
 
 TOP = "observation.images.top"
@@ -179,7 +179,7 @@ def test_streaming_holds_no_more_than_its_cache(many: Path, tmp_path: Path) -> N
 
 
 def test_streaming_names_what_cannot_be_brought(many: Path, tmp_path: Path) -> None:
-    from heedful.data.episodes_stream import stream_folder
+    from heedful.data.episodes.stream import stream_folder
 
     episodes = stream_folder(many, tmp_path / "cache", 0.0001)
     with pytest.raises(HeedfulError, match=r"file-000.parquet has .* bytes, more than the cache"):

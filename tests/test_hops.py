@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from heedful.data.hops import Question, check_gold, read_questions
-from heedful.data.hops_foldoc import BLANK, Foldoc, installed, load_foldoc
-from heedful.data.hops_texts import KINDS
-from heedful.data.hops_world import NOT_SUPPORTED, SUPPORTED, TWINS, World
+from heedful.data.hops.foldoc import BLANK, Foldoc, installed, load_foldoc
+from heedful.data.hops.texts import KINDS
+from heedful.data.hops.world import NOT_SUPPORTED, SUPPORTED, TWINS, World
 from heedful.data.passages import Passage, Passages, write_passages
 from heedful.errors import HeedfulError
 

@@ -18,8 +18,8 @@ from heedful.errors import HeedfulError
 from heedful.feedback import Samples
 from heedful.fit import FitConfig, fit
 from heedful.policies.actions import rows
-from heedful.policies.actions_observe import ObservationSpace
-from heedful.policies.actions_task import TaskEncoder
+from heedful.policies.actions.observe import ObservationSpace
+from heedful.policies.actions.task import TaskEncoder
 from heedful.policies.instruct import (
     FLOOR,
     PAPER,

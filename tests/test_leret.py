@@ -237,7 +237,7 @@ def test_without_the_other_retriever_only_its_arms_are_lacking(
 @pytest.mark.parametrize(
     ("setup", "broken", "told"),
     [
-        ("foldoc", "heedful.data.hops_foldoc.installed", "apt-get install dict-foldoc"),
+        ("foldoc", "heedful.data.hops.foldoc.installed", "apt-get install dict-foldoc"),
         ("real-bm25", "heedful.papers.leret_setups.shared_folder", "not beside the checkout"),
     ],
 )

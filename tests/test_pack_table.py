@@ -14,7 +14,7 @@ pytest.importorskip("mujoco")
 
 from heedful.data.episodes import open_episodes
 from heedful.data.pack_table import LID_OUT, LONGEST, ORDER, STAGES, PackTable
-from heedful.data.pack_table_commands import (
+from heedful.data.pack_table.commands import (
     CLOSE_BIN,
     COMMANDS,
     NUDGES,
@@ -29,8 +29,8 @@ from heedful.data.pack_table_commands import (
     follow,
     pick,
 )
-from heedful.data.pack_table_expert import MISTAKES, expert, narrate, write_narrations
-from heedful.data.pack_table_people import CAUSES, Person, ScriptedPerson, TypedPerson
+from heedful.data.pack_table.expert import MISTAKES, expert, narrate, write_narrations
+from heedful.data.pack_table.people import CAUSES, Person, ScriptedPerson, TypedPerson
 from heedful.errors import HeedfulError
 
 
@@ -93,7 +93,7 @@ def test_hand_stays_vertical(blind: PackTable) -> None:
     rng = np.random.default_rng(0)
     for _ in range(40):
         blind.act([*rng.uniform(-0.4, 0.4, 2), rng.uniform(-0.1, 0.4), *rng.uniform(-1, 1, 2)])
-    from heedful.data.table_arm import joint_frames
+    from heedful.data.table.arm import joint_frames
 
     assert joint_frames(blind.table.joints)[7][2, 2] < -0.99
 

@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heedful.data import quality, quality_compare, quality_information, quality_noise, quality_scale
-from heedful.data.quality_profile import language, languages, profile
+from heedful.data import quality
+from heedful.data.quality import compare as quality_compare
+from heedful.data.quality import information as quality_information
+from heedful.data.quality import noise as quality_noise
+from heedful.data.quality import scale as quality_scale
+from heedful.data.quality.profile import language, languages, profile
 from heedful.errors import HeedfulError
 
 # ---- repeats

@@ -23,9 +23,9 @@ from heedful.data.replay import Episode, ReplayBuffer
 from heedful.data.transitions import JoinedTables, Rewards, TransitionTable, mixed_indices
 from heedful.errors import HeedfulError
 from heedful.policies.actions import ActionSpace
-from heedful.policies.actions_build import Making, build
-from heedful.policies.actions_cache import CandidateCache
-from heedful.policies.actions_observe import ObservationSpace
+from heedful.policies.actions.build import Making, build
+from heedful.policies.actions.cache import CandidateCache
+from heedful.policies.actions.observe import ObservationSpace
 
 SPACE = ActionSpace((-1.0, -1.0), (1.0, 1.0))
 

@@ -15,8 +15,8 @@ from test_search_index import die, in_child, write
 
 from heedful.cli import main
 from heedful.data.hops import read_questions
-from heedful.data.hops_foldoc import installed
-from heedful.data.hops_world import World
+from heedful.data.hops.foldoc import installed
+from heedful.data.hops.world import World
 from heedful.data.passages import Passage
 from heedful.judges import search_words
 from heedful.judges.search_index import open_index

@@ -17,7 +17,7 @@ from crash_worker import child
 from heedful import run as run_module
 from heedful import stage as stage_module
 from heedful.cli import main as heedful
-from heedful.data.hops_world import World
+from heedful.data.hops.world import World
 from heedful.errors import HeedfulError, NothingToLearn
 from heedful.policies.language import LanguagePolicy
 from heedful.recipes import retrieve_demo, retrieve_train_learn, retrieve_train_plan

@@ -17,10 +17,11 @@ import pytest
 import yaml
 
 from heedful.data import scopes
-from heedful.data.scope_domains import read_domain
-from heedful.data.scope_grammar import grammar_for, make_scope
-from heedful.data.scope_sentences import read_sentence, split_sentence
-from heedful.data.scope_slots import (
+from heedful.data.scopes import KINDS, PARTS, Scope, Sizes, general_prompts, read_scope, write_scope
+from heedful.data.scopes.domains import read_domain
+from heedful.data.scopes.grammar import grammar_for, make_scope
+from heedful.data.scopes.sentences import read_sentence, split_sentence
+from heedful.data.scopes.slots import (
     Draft,
     Wanted,
     alike,
@@ -33,8 +34,7 @@ from heedful.data.scope_slots import (
     singular,
     third_person,
 )
-from heedful.data.scope_style import style_for
-from heedful.data.scopes import KINDS, PARTS, Scope, Sizes, general_prompts, read_scope, write_scope
+from heedful.data.scopes.style import style_for
 from heedful.errors import HeedfulError
 from heedful.judges.effects import effect_from
 from heedful.recipes.tell_scope import editable
@@ -389,7 +389,7 @@ def test_texts_are_asked_for_in_scope_and_only_talked_about_near(sentence: str, 
 
 def test_questions_on_a_topic_have_its_subjects_and_near_ones_have_not() -> None:
     made = drafts("Answer questions about history in three headed parts")
-    from heedful.data.scope_nouns import TOPICS
+    from heedful.data.scopes.nouns import TOPICS
 
     own = set(TOPICS["history"].subjects)
     others = {subject for name in TOPICS["history"].near for subject in TOPICS[name].subjects}
@@ -421,7 +421,7 @@ def test_an_unknown_topic_is_set_against_what_stands_beside_it() -> None:
 
 
 def test_every_topic_names_neighbours_that_exist_and_share_no_subject() -> None:
-    from heedful.data.scope_nouns import TOPICS
+    from heedful.data.scopes.nouns import TOPICS
 
     for topic in TOPICS.values():
         assert len(topic.near) >= 5 and len(topic.subjects) >= 25 and len(topic.frames) >= 3
@@ -493,7 +493,7 @@ def test_general_prompts_and_words_ship_with_the_package() -> None:
         all(set(row) == {"prompt"} for row in rows) and [row["prompt"] for row in rows] == general_prompts()
     )
     # The wheel takes the whole package folder, but for what git ignores.
-    root = folder.parent.parent.parent
+    root = folder.parents[3]
     build = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     assert build == {"targets": {"wheel": {"packages": ["src/heedful"]}}}
     ignored = [line.strip("/") for line in (root / ".gitignore").read_text().split()]
@@ -507,7 +507,7 @@ def test_general_prompts_and_words_ship_with_the_package() -> None:
 def test_the_same_seed_gives_the_same_scope_in_every_process() -> None:
     script = (
         "import sys, hashlib\n"
-        "from heedful.data.scope_grammar import make_scope\n"
+        "from heedful.data.scopes.grammar import make_scope\n"
         "from heedful.data.scopes import Sizes\n"
         f"made = [make_scope(s, sizes=Sizes(24, 8, 8, 16, 8), seed=5) for s in {SOME!r}]\n"
         "print(hashlib.sha256(repr(made).encode()).hexdigest(), 'torch' in sys.modules)"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heedful.data.hops_world import World
+from heedful.data.hops.world import World
 from heedful.data.passages import Passage, Passages
 from heedful.errors import HeedfulError
 from heedful.judges import search_dense, search_index, search_words

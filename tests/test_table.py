@@ -13,15 +13,15 @@ import pytest
 pytest.importorskip("mujoco")
 from scipy.spatial.transform import Rotation
 
-from heedful.data import table_arm as arm
 from heedful.data.episodes import open_episodes
 from heedful.data.table import Layout, Table
-from heedful.data.table_episodes import VARIANTS, run_episode, table_info
-from heedful.data.table_objects import THINGS
-from heedful.data.table_operator import Operator
-from heedful.data.table_render import choose_backend, project
-from heedful.data.table_scene import CAMERAS, draw_scene, noisy_calibration, vary
-from heedful.data.table_sets import (
+from heedful.data.table import arm as arm
+from heedful.data.table.episodes import VARIANTS, run_episode, table_info
+from heedful.data.table.objects import THINGS
+from heedful.data.table.operator import Operator
+from heedful.data.table.render import choose_backend, project
+from heedful.data.table.scene import CAMERAS, draw_scene, noisy_calibration, vary
+from heedful.data.table.sets import (
     HELD_OUT,
     SETS,
     draw_trial,
@@ -30,7 +30,7 @@ from heedful.data.table_sets import (
     in_domain_tasks,
     make_episode,
 )
-from heedful.data.table_tasks import VERBS, Task, draw_layout, draw_task, tasks_of
+from heedful.data.table.tasks import VERBS, Task, draw_layout, draw_task, tasks_of
 from heedful.errors import HeedfulError
 
 SMALL = (48, 64)

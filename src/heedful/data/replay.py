@@ -5,7 +5,7 @@ column-NN.bin   rows of one column, one behind the other, little-endian
 episodes.jsonl  one line for each whole episode: {"rows", ...}; what lies beyond the last line was never added
 
 An episode of S steps takes S + 1 rows, one for each state; its last row has a state alone. So a state is stored once,
-not twice as `observation` and `next_observation`, and candidate actions of a state serve both (see `actions_cache`).
+not twice as `observation` and `next_observation`, and candidate actions of a state serve both (see `actions.cache`).
 
 Letters: S steps of an episode, A numbers of an action, R rows.
 """

@@ -1,6 +1,6 @@
 """What a recorder asks of a robot: connect, observe, act, reset. A driver for a real arm is one class that does this.
 
-docs/robots.md is the guide for drivers. The simulated table is one too (`table_robot.TableRobot`).
+docs/robots.md is the guide for drivers. The simulated table is one too (`table.robot.TableRobot`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Robot(Protocol):
         """Begin one step and return at once the action columns of the frame.
 
         action: (7,), Cartesian velocity in the base frame and gripper velocity, each in [-1, 1] as shares of what a
-        step may move (`table_arm.MOST_METRES`, `MOST_RADIANS`, `MOST_GRIPPER`). None: the deadman grip is released;
+        step may move (`table.arm.MOST_METRES`, `MOST_RADIANS`, `MOST_GRIPPER`). None: the deadman grip is released;
         the robot must stand still, and the columns say that nothing was asked of it.
         """
         ...
@@ -123,7 +123,7 @@ def open_robot(spec: str, *, seed: int = 0, size: tuple[int, int] = (180, 320)) 
     lacks a method.
     """
     if spec == "table" or spec.startswith("table:"):
-        from heedful.data.table_robot import TableRobot
+        from heedful.data.table.robot import TableRobot
 
         number = spec.partition(":")[2] or "0"
         if not number.isdecimal():

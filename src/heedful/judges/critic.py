@@ -20,7 +20,7 @@ from heedful.feedback import Feedback, Samples
 from heedful.judges.critic_nets import QEnsemble
 from heedful.losses import Result, cql_loss, expectile_loss, hl_gauss_loss, hl_gauss_value, td_loss
 from heedful.policies.actions import ActionSpace, Observations, stack
-from heedful.policies.actions_nets import mlp
+from heedful.policies.actions.nets import mlp
 from heedful.polyak import Polyak
 
 

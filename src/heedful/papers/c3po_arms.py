@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from heedful.data.scope_grammar import make_scope
 from heedful.data.scopes import KINDS, Scope, Sizes
+from heedful.data.scopes.grammar import make_scope
 from heedful.papers.results import Tier
 from heedful.papers.seeds import Done
 from heedful.recipes import tell

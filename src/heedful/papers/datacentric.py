@@ -3,7 +3,7 @@
 The paper's text was not at hand, so its tables cannot be checked here. What is checked: that the three metrics do what
 they are for on data whose truth is known, and what they say of real preferences. Departures and readings:
 
-1. The formulas are ours (see `heedful.data.quality_scale`, `quality_noise`, `quality_information`).
+1. The formulas are ours (see `heedful.data.quality.scale`, `quality.noise`, `quality.information`).
 2. The synthetic world is a linear Bradley-Terry model; its probe is the right model, which no real probe is.
 3. The real probe is TF-IDF with a logistic Bradley-Terry model, far below the paper's smallest model (350M parameters).
 4. M4 is over ten splits by prompt, with an interval for splits that share their pairs; what else is said of real files

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from heedful.atomic import write_file
-from heedful.data.quality_compare import interval_of
-from heedful.data.quality_noise import LEVELS
+from heedful.data.quality.compare import interval_of
+from heedful.data.quality.noise import LEVELS
 from heedful.papers.datacentric_splits import (
     HH_CLAIMS,
     TEST,

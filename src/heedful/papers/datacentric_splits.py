@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from heedful.data import quality, quality_information, quality_noise, quality_scale
-from heedful.data.quality_noise import right_of
+from heedful.data import quality
+from heedful.data.quality import information as quality_information
+from heedful.data.quality import noise as quality_noise
+from heedful.data.quality import scale as quality_scale
+from heedful.data.quality.noise import right_of
 from heedful.judges import probes
 from heedful.judges.answer_features import cache_key, pair_features
 from heedful.judges.probes import Array

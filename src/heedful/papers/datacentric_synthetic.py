@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heedful.data import quality_noise, quality_scale
-from heedful.data.quality_noise import right_of
+from heedful.data.quality import noise as quality_noise
+from heedful.data.quality import scale as quality_scale
+from heedful.data.quality.noise import right_of
 from heedful.judges.probes import fit_linear, margins
 from heedful.papers.results import Claim, Part, Plot, Series, Table
 from heedful.papers.seeds import decided, over_seeds

@@ -62,7 +62,7 @@ def shared_folder() -> Path | None:
 
 def missing(data: Data, retriever: str) -> str:
     """Why nothing can be run here with a setup and a retriever; "" where it can."""
-    from heedful.data.hops_foldoc import FOLDER, INSTALL, installed
+    from heedful.data.hops.foldoc import FOLDER, INSTALL, installed
 
     if data.kind == "foldoc" and not installed():
         return f"FOLDOC is not installed in {FOLDER}; on Debian and Ubuntu: {INSTALL}"
@@ -138,7 +138,7 @@ def model(data: Data, setup: str, files: Files, run: Run, *, hops: int, k: int) 
     """The start model: SmolLM2, or the small writer, made from the training questions."""
     if data.writer is None:
         return "smollm2"
-    from heedful.data.hops_world import World
+    from heedful.data.hops.world import World
     from heedful.judges.search_index import cached_index
 
     world = World(0, data.entities, data.lengths)
@@ -167,12 +167,12 @@ class _Source:
 
 def _source(data: Data) -> tuple[_Source, Read]:
     if data.kind == "world":
-        from heedful.data.hops_world import World
+        from heedful.data.hops.world import World
 
         world = World(0, data.entities, data.lengths)
         counts = {side: world.question_count(side) for side in ("train", "dev", "test")}
         return _Source(world, world.question, counts), perfect_reader(world)
-    from heedful.data.hops_foldoc import load_foldoc
+    from heedful.data.hops.foldoc import load_foldoc
     from heedful.recipes.retrieve_pipeline import found_titles
 
     foldoc = load_foldoc()

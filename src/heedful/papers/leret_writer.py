@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heedful.data.hops import Question
-from heedful.data.hops_world import World
+from heedful.data.hops.world import World
 from heedful.data.passages import plain_title
 from heedful.fit import FitConfig
 from heedful.judges.search import Retriever

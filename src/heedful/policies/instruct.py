@@ -29,8 +29,8 @@ from heedful.errors import HeedfulError
 from heedful.feedback import Samples
 from heedful.losses import Result, choice_loss
 from heedful.policies.actions import Observations, evaluating, stack
-from heedful.policies.actions_act import line_positions
-from heedful.policies.actions_observe import FrozenVision, ObservationSpace
+from heedful.policies.actions.act import line_positions
+from heedful.policies.actions.observe import FrozenVision, ObservationSpace
 from heedful.policies.augment import Jitter, cropped, jittered
 from heedful.policies.sentences import WORDS, Pooling, Sentences, distinct
 from heedful.policies.trunks import Trunk

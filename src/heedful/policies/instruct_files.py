@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from heedful.atomic import write_folder
 from heedful.errors import HeedfulError
 from heedful.model_folder import read_json
-from heedful.policies.actions_observe import ObservationSpace
+from heedful.policies.actions.observe import ObservationSpace
 from heedful.policies.instruct import Speaker, SpeakerMaking, build
 
 FORMAT = "heedful-speaker"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from heedful import hub
 from heedful.errors import HeedfulError
-from heedful.policies.actions_observe import IMAGENET
+from heedful.policies.actions.observe import IMAGENET
 
 Kind = Literal["conv", "resnet", "efficientnet"]
 KINDS = ("conv", "resnet", "efficientnet")

@@ -19,11 +19,11 @@ from heedful.errors import HeedfulError
 from heedful.judges.action_search import SearchConfig, improve
 from heedful.judges.critic import Critic, CriticConfig, Transitions, rlpd
 from heedful.model_folder import is_model, read_json
-from heedful.policies import actions_build
 from heedful.policies.actions import ActionPolicy, ActionSpace, NetworkPolicy, Observations
-from heedful.policies.actions_build import Making
-from heedful.policies.actions_language import LanguageActionPolicy
-from heedful.policies.actions_observe import ObservationEncoder, ObservationSpace
+from heedful.policies.actions import build as actions_build
+from heedful.policies.actions.build import Making
+from heedful.policies.actions.language import LanguageActionPolicy
+from heedful.policies.actions.observe import ObservationEncoder, ObservationSpace
 from heedful.recipes.act_methods import METHODS, Method, critic_of, has_critic
 from heedful.recipes.act_world import World
 from heedful.run import Run

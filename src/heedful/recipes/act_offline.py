@@ -13,7 +13,7 @@ from heedful.fit import Chain, fit
 from heedful.judges.action_search import search
 from heedful.judges.critic import Transitions
 from heedful.losses import Result
-from heedful.policies.actions_cache import CandidateCache
+from heedful.policies.actions.cache import CandidateCache
 from heedful.recipes.act_agent import Agent, moved, search_config
 from heedful.recipes.act_eval import Measured
 from heedful.recipes.act_steps import (

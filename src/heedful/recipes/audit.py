@@ -1,7 +1,7 @@
 """`heedful audit`: what preference files are worth: scale, noise, information, and what to look at first.
 
 Shen, Sharma and Qin 2024 (Towards Data-Centric RLHF, arXiv 2409.09603) is the paper behind this job. Its text was not
-at hand; its three metrics are computed as described in `data/quality_scale`, `quality_noise` and `quality_information`.
+at hand; its three metrics are computed as described in `data/quality/scale`, `quality.noise` and `quality.information`.
 Departures from it, each on purpose:
 
 1. The reward model that learns is a choice (--probe), and the report says which; the default takes seconds.

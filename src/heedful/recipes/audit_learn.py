@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heedful.data import quality, quality_information, quality_noise, quality_scale
+from heedful.data import quality
 from heedful.data.problems import printable
+from heedful.data.quality import information as quality_information
+from heedful.data.quality import noise as quality_noise
+from heedful.data.quality import scale as quality_scale
 from heedful.errors import HeedfulError
 from heedful.judges import probes
 from heedful.judges.answer_features import cache_key, pair_features

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heedful.data import (
-    quality,
-    quality_compare,
-    quality_information,
-    quality_noise,
-    quality_profile,
-    quality_scale,
-)
-from heedful.data.quality_compare import by_prompt, interval_of, resampled
-from heedful.data.quality_noise import right_of
+from heedful.data import quality
+from heedful.data.quality import compare as quality_compare
+from heedful.data.quality import information as quality_information
+from heedful.data.quality import noise as quality_noise
+from heedful.data.quality import profile as quality_profile
+from heedful.data.quality import scale as quality_scale
+from heedful.data.quality.compare import by_prompt, interval_of, resampled
+from heedful.data.quality.noise import right_of
 from heedful.evals.intervals import Interval, share
 from heedful.judges.probes import fit_linear, margins
 from heedful.recipes.audit_learn import Learned, Split

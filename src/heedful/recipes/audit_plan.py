@@ -73,9 +73,9 @@ def refuse_missing(files: Sequence[str]) -> None:
 
 def fits(cfg: Config, pairs: int) -> int:
     """How often the probe is fitted for one file of so many pairs."""
-    from heedful.data.quality_information import ARMS
-    from heedful.data.quality_noise import LEVELS
-    from heedful.data.quality_scale import sizes
+    from heedful.data.quality.information import ARMS
+    from heedful.data.quality.noise import LEVELS
+    from heedful.data.quality.scale import sizes
     from heedful.recipes.audit_learn import FOLDS, REPEATED, SMALLEST
 
     train = max(2, round(pairs * (1 - cfg.eval_share)))

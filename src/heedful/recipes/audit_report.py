@@ -12,7 +12,7 @@ import numpy as np
 from heedful.atomic import write_file
 from heedful.data import quality
 from heedful.data.problems import place
-from heedful.data.quality_information import ALIKE
+from heedful.data.quality.information import ALIKE
 from heedful.evals.intervals import Interval
 from heedful.recipes.audit_advice import advice, length_explains, names_of
 from heedful.recipes.audit_learn import Learned

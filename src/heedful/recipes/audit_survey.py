@@ -22,7 +22,7 @@ from heedful.data import quality
 from heedful.data.formats import Item, cannot_open, scan
 from heedful.data.normalise import normalise
 from heedful.data.problems import HUB, Problem, format_of, printable
-from heedful.data.quality_profile import language, languages
+from heedful.data.quality.profile import language, languages
 from heedful.data.validate import Checker, Report, listed
 from heedful.errors import HeedfulError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from heedful.data.quality_information import ALIKE, ARMS
+from heedful.data.quality.information import ALIKE, ARMS
 from heedful.recipes.audit_advice import names_of, percent, points, span
 from heedful.recipes.audit_measure import FileNumbers, Measured
 

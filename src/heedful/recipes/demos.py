@@ -18,7 +18,7 @@ from heedful.recipes.demos_options import Check, Convert, Info, Merge, Split, Tr
 
 if TYPE_CHECKING:
     from heedful.data.episodes import Episodes
-    from heedful.data.episodes_copy import Piece
+    from heedful.data.episodes.copy import Piece
 
 SHOWN = 40
 
@@ -26,8 +26,8 @@ SHOWN = 40
 def check(options: Check) -> int:
     """Run `heedful demos check`."""
     from heedful.data.episodes import open_episodes
-    from heedful.data.episodes_check import CHECKS, Finding, check_action, summary, survey
-    from heedful.data.episodes_check_pictures import PICTURE_CHECKS
+    from heedful.data.episodes.check import CHECKS, Finding, check_action, summary, survey
+    from heedful.data.episodes.check_pictures import PICTURE_CHECKS
 
     every = {**CHECKS, **PICTURE_CHECKS}
     unknown = [name for name in options.only if name not in every]
@@ -73,7 +73,7 @@ def one_line(words: str) -> str:
 def info(options: Info) -> int:
     """Run `heedful demos info`."""
     from heedful.data.episodes import open_episodes
-    from heedful.data.episodes_diversity import diversity
+    from heedful.data.episodes.diversity import diversity
     from heedful.recipes.demos_report import facts_of, write_page
 
     episodes = open_episodes(options.data)
@@ -93,8 +93,8 @@ def info(options: Info) -> int:
 def trim(options: Trim) -> int:
     """Run `heedful demos trim`."""
     from heedful.data.episodes import open_episodes
-    from heedful.data.episodes_copy import Piece
-    from heedful.data.episodes_ranges import idle_frames, keep_ranges, read_ranges, write_ranges
+    from heedful.data.episodes.copy import Piece
+    from heedful.data.episodes.ranges import idle_frames, keep_ranges, read_ranges, write_ranges
 
     if not options.out and not options.ranges:
         raise HeedfulError("give --out for a new data set, or --ranges for a file of ranges")
@@ -128,7 +128,7 @@ def trim(options: Trim) -> int:
 def split(options: Split) -> int:
     """Run `heedful demos split`."""
     from heedful.data.episodes import open_episodes
-    from heedful.data.episodes_copy import Piece
+    from heedful.data.episodes.copy import Piece
 
     shares = _shares(options.parts)
     episodes = open_episodes(options.data)
@@ -179,7 +179,7 @@ def divide(episodes: Episodes, shares: dict[str, float], by: str, seed: int) -> 
 def merge(options: Merge) -> int:
     """Run `heedful demos merge`."""
     from heedful.data.episodes import open_episodes
-    from heedful.data.episodes_copy import Piece
+    from heedful.data.episodes.copy import Piece
 
     if len(options.data) < 2:
         raise HeedfulError("name two data sets or more")
@@ -195,7 +195,7 @@ def merge(options: Merge) -> int:
 def convert(options: Convert) -> int:
     """Run `heedful demos convert`."""
     from heedful.data.episodes import open_episodes
-    from heedful.data.episodes_copy import Piece
+    from heedful.data.episodes.copy import Piece
 
     if (options.size[0] > 0) != (options.size[1] > 0) or min(options.size) < 0 or options.fps < 0:
         raise HeedfulError("--size is HEIGHT WIDTH, both above 0; --fps must be above 0")
@@ -209,7 +209,7 @@ def convert(options: Convert) -> int:
 def _write(
     sources: Sequence[Episodes], pieces: Sequence[Piece], out: Path, made_by: str, options: Any, **more: Any
 ) -> dict[str, Any]:
-    from heedful.data.episodes_copy import copy_pieces
+    from heedful.data.episodes.copy import copy_pieces
 
     def show(done: int, total: int) -> None:
         if not options.quiet and sys.stderr.isatty():

@@ -41,7 +41,7 @@ class Generate:
 
 def generate(options: Generate) -> int:
     """Run `heedful demos generate`. Raises HeedfulError for a folder with something else, and without MuJoCo."""
-    from heedful.data.table_sets import generate as write
+    from heedful.data.table.sets import generate as write
     from heedful.errors import HeedfulError
 
     if options.workers < 1 or options.episodes < 0:

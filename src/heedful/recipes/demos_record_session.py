@@ -250,7 +250,7 @@ class Session:
         return sorted(found, key=lambda one: one.name)
 
     def _kept(self, place: Path) -> Kept:
-        from heedful.data.episodes_lerobot import LeRobotEpisodes
+        from heedful.data.episodes.lerobot import LeRobotEpisodes
 
         episode: Episode = LeRobotEpisodes(place).episode(0)
         told = tuple(text for name in INSTRUCTIONS if (text := episode.meta.get(name)))
@@ -298,7 +298,7 @@ _ROW = Path("meta") / "episodes" / "chunk-000" / "file-000.parquet"
 
 
 def _whole(place: Path) -> bool:
-    from heedful.data.episodes_lerobot import LeRobotEpisodes
+    from heedful.data.episodes.lerobot import LeRobotEpisodes
 
     try:
         return len(LeRobotEpisodes(place)) == 1
@@ -313,7 +313,7 @@ def change_row(folder: Path, values: Mapping[str, bool | str | list[str]]) -> No
     """
     import pyarrow as pa
 
-    from heedful.data.episodes_tables import open_table, write_table
+    from heedful.data.episodes.tables import open_table, write_table
 
     file = folder / _ROW
     # Read into memory: the file is about to be replaced.
@@ -330,8 +330,8 @@ def change_row(folder: Path, values: Mapping[str, bool | str | list[str]]) -> No
 
 def _follow_row(folder: Path) -> None:
     """Make meta/tasks.parquet and info.json say what the row says; the first instruction is every frame's."""
-    from heedful.data.episodes_lerobot import LeRobotEpisodes
-    from heedful.data.episodes_write import write_info, write_tasks
+    from heedful.data.episodes.lerobot import LeRobotEpisodes
+    from heedful.data.episodes.write import write_info, write_tasks
 
     there = LeRobotEpisodes(folder)
     spoken = {text: i for i, text in enumerate(there.episode(0).tasks)}

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from heedful.data.episodes import Feature, Info
-from heedful.data.episodes_write import EpisodeWriter
+from heedful.data.episodes.write import EpisodeWriter
 from heedful.data.robot import Liveness, Observation, Robot, check_cameras
 from heedful.data.teleop import Mark, Teleop
 from heedful.errors import HeedfulError

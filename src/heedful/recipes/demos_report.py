@@ -8,8 +8,8 @@ from typing import Any
 
 from heedful.atomic import write_file
 from heedful.data.episodes import Episodes
-from heedful.data.episodes_copy import feature_table
-from heedful.data.episodes_diversity import Diversity, histogram
+from heedful.data.episodes.copy import feature_table
+from heedful.data.episodes.diversity import Diversity, histogram
 from heedful.report import write_report
 
 MOST = 40

@@ -21,8 +21,8 @@ import numpy as np
 
 from heedful.atomic import write_file
 from heedful.data.episodes import DEFAULT_FEATURES, Episodes, check_columns
-from heedful.data.episodes_copy import resized
-from heedful.data.episodes_video import VideoWriter
+from heedful.data.episodes.copy import resized
+from heedful.data.episodes.video import VideoWriter
 from heedful.errors import HeedfulError
 
 PAGE = Path(__file__).parent.parent / "templates"

@@ -231,8 +231,8 @@ def _hop_lines(turn: Turn) -> Iterator[str]:
 def generate(options: Generate) -> int:
     """Run `heedful retrieve generate`."""
     from heedful.atomic import write_folder
-    from heedful.data.hops_foldoc import load_foldoc
-    from heedful.data.hops_world import World
+    from heedful.data.hops.foldoc import load_foldoc
+    from heedful.data.hops.world import World
 
     wrong = []
     if options.source == "foldoc":

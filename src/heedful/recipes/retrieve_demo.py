@@ -61,7 +61,7 @@ def write_world(options: Demo) -> None:
 
     Raises HeedfulError where a world of other options is there.
     """
-    from heedful.data.hops_world import World
+    from heedful.data.hops.world import World
     from heedful.run import open_run
 
     made = {name: getattr(options, name) for name in ("entities", "train", "test", "seed")}

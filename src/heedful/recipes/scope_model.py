@@ -13,8 +13,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from heedful.data.scope_slots import alike
 from heedful.data.scopes import KINDS, PARTS, Scope, Sizes, general_prompts
+from heedful.data.scopes.slots import alike
 from heedful.errors import HeedfulError
 from heedful.evals.texts import words
 from heedful.judges import prompted_text

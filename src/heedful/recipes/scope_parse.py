@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from heedful.data.scope_slots import alike
+from heedful.data.scopes.slots import alike
 from heedful.evals.texts import sentence_count, words
 from heedful.policies.asking import CLOSE, OPEN, answer_block, clean, excerpt, one_line, parse_choice
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heedful.data.scope_grammar import make_scope
-from heedful.data.scope_sentences import split_sentence
 from heedful.data.scopes import Scope, Sizes, read_scope, write_scope
+from heedful.data.scopes.grammar import make_scope
+from heedful.data.scopes.sentences import split_sentence
 from heedful.errors import HeedfulError
 from heedful.judges.effects import edit, infer_effects
 from heedful.run import Run
