@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.data import corrections as logs
-from heedful.data.corrections import CorrectionLog, clip_sayings, language_events, subtasks
+from heedful.data.corrections import CorrectionLog, clip_sayings, language_events, recorded, subtasks
 from heedful.data.segments import (
     CORRECTION,
     MISTAKE,
@@ -215,6 +215,8 @@ def test_a_torn_line_is_cut_off_and_a_damaged_one_is_named(tmp_path: Path) -> No
         (b"nonsense\n", r"c\.jsonl:3: not JSON"),
         (b"[1]\n", r"c\.jsonl:3: no JSON object"),
         (b'{"undo": "c7", "time": 1}\n', r"c\.jsonl:3: neither a correction nor"),
+        (b'{"undo": [], "time": 1}\n', r"c\.jsonl:3: neither a correction nor"),
+        (b'{"clip": "c000001", "start": 1}\n', r"c\.jsonl:3: a clip without its steps"),
         (b'{"correction": {"id": "c3"}}\n', r"c\.jsonl:3: a damaged correction"),
         (whole.splitlines(keepends=True)[0], r"c\.jsonl:3: .* is there twice"),
     ):
@@ -280,6 +282,26 @@ def test_rows_become_language_columns(tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_not_acted_on_or_never_saved_teaches_nothing(tmp_path: Path) -> None:
+    log = CorrectionLog(tmp_path / "c.jsonl")
+    for episode in (0, 0, 1, 2):
+        add(log, 40, episode=episode)
+    for row in log.rows():
+        log.keep_clip(row.id, 30, 50)
+    log.undo("c000004")
+    assert log.replaced("c000001").status == "replaced"
+    with pytest.raises(HeedfulError, match="'c000001' was replaced"):
+        log.undo("c000001")
+    assert [row.id for row in recorded(log.rows(), 2)] == ["c000001", "c000002", "c000003"]
+    assert [row.id for row in log.lose(1)] == ["c000003", "c000004"] and log.lose(1) == []
+    again = CorrectionLog(log.path).rows()
+    assert [row.status for row in again] == ["replaced", "accepted", "lost", "lost"]
+    assert [row.clip for row in again] == [None, (30, 50), None, None]
+    add(log, 5, episode=1)  # the episode that is recorded in its place
+    assert [row.id for row in recorded(log.rows(), 2)] == ["c000001", "c000002", "c000005"]
+    assert {saying.episode for saying in clip_sayings(log.rows())} == {0}
+
+
 def test_clips_teach_the_command_pre_roll_included(tmp_path: Path) -> None:
     log = CorrectionLog(tmp_path / "c.jsonl")
     for step in (40, 80, 120):
@@ -310,7 +332,7 @@ def played(
         return f"h{state.step}"
 
     states = list(drive(timing, steps, lambda step: said.get(step, []), propose))
-    return states[:-1], asked, [clip for state in states for clip in state.clips]
+    return states[:-1], asked, list(states[-1].kept)
 
 
 def test_the_high_level_is_asked_in_its_turn() -> None:
@@ -352,6 +374,45 @@ def test_undo_gives_the_word_back_at_once_and_keeps_no_clip() -> None:
     assert states[13].fresh and asked == [0, 8, 13, 21, 29] and clips == []
     nothing, _, _ = played(TIMING, 5, {2: [(UNDO, "")]})
     assert [s.command for s in nothing] == ["h0"] * 5
+
+
+def test_undo_after_the_hold_takes_the_last_one_back_and_frees_its_steps() -> None:
+    """What is followed does not change; the next clip may reach into the steps that are free again."""
+    said = {2: [("left", "c1")], 14: [("right", "c2")], 26: [(UNDO, "")], 27: [("up", "c3")]}
+    states, asked, clips = played(Timing(hold=10, pre_roll=8, every=100), 40, said)
+    assert states[26].source == HIGH_LEVEL and states[26].command == states[25].command and 26 not in asked
+    assert [(c.id, c.start, c.stop) for c in clips] == [("c1", 0, 12), ("c3", 19, 37)]
+    twice, _, left = played(Timing(10, 8, 100), 40, {**said, 28: [(UNDO, ""), (UNDO, "")]})
+    assert left == [] and twice[28].command == "h28"
+
+
+def test_undo_in_the_step_in_which_the_hold_ends() -> None:
+    """The clip has just ended and nobody has written it down yet: it must not be."""
+    states, _, clips = played(TIMING, 30, {2: [("left", "c1")], 12: [(UNDO, "")]})
+    assert clips == [] and states[12].clips == () and states[12].command == "h12"
+
+
+def test_where_a_clip_would_open_is_where_it_opens() -> None:
+    """The log is told before the state changes: what it is told must be what becomes of it."""
+    said = {
+        2: [("a", "1")],
+        5: [("b", "2"), ("c", "3")],
+        17: [("d", "4")],
+        19: [(UNDO, "")],
+        21: [("e", "5")],
+    }
+    state, opened = State(), {}
+    for step in range(30):
+        for command, id in said.get(step, []):
+            if command is not None:
+                opened[id] = state.opening(TIMING)
+            state = override.undone(state) if command is None else override.heard(state, TIMING, command, id)
+        if override.wants_command(state, TIMING):
+            state = override.proposed(state, "h")
+        state = override.stepped(state, TIMING)
+    kept = override.finished(state).kept
+    assert {c.id: c.start for c in kept} == {"1": 0, "3": 5, "5": 16}
+    assert all(opened[c.id] == c.start for c in kept)
 
 
 def test_a_clip_begins_with_the_episode_and_ends_with_it() -> None:

@@ -228,6 +228,7 @@ def test_constraints_pin_every_direct_dependency() -> None:
         "worlds",
         "retrieve",
         "web",
+        "speech",
         "track",
         "bench",
         "dev",

@@ -189,6 +189,27 @@ def _parts(job: str, about: dict[str, str], modules: dict[str, str]) -> dict[str
     return {f"{job} {part}": make(part) for part in about}
 
 
+def _tool(about: str, module: str, options: str) -> Command:
+    """The command of a module with a `main`, and the name of its options there."""
+    return Command(
+        about,
+        lambda: getattr(import_module(f"heedful.{module}"), options),
+        lambda given: import_module(f"heedful.{module}").main(given),
+    )
+
+
+def _here_or_on_a_page(name: str, about: dict[str, str], module: str, page: str) -> Command:
+    """The same for one that runs in this terminal or, where its options say so, on a web page."""
+    here = _parts(name.split()[0], about, {"": module})[name]
+
+    def run(options: Any) -> int:
+        return (
+            import_module(f"heedful.serve.{page}").main(options) if options.on_a_page else here.run(options)
+        )
+
+    return Command(here.about, here.options, run)
+
+
 TELL = {
     "list": "list the adapters of a store",
     "enable": "use adapters; refuses one that leaks",
@@ -236,41 +257,13 @@ DEMOS = {
 DEMOS_IN = {"": "demos", "record": "demos_record", "mark": "demos_record", "generate": "demos_generate"}
 
 
-def record(options: Any) -> int:
-    """Run `heedful demos record`, in this terminal or on a page."""
-    if options.web:
-        from heedful.serve.record_app import main as on_a_page
-
-        return on_a_page(options)
-    from heedful.recipes.demos_record import record as in_the_terminal
-
-    return in_the_terminal(options)
-
-
-def serve(options: Any) -> int:
-    """Run `heedful serve`."""
-    from heedful.serve.command import main
-
-    return main(options)
-
-
-def _serve_options() -> Any:
-    from heedful.serve.command import Serve
-
-    return Serve
-
-
-def reproduce(options: Any) -> int:
-    """Run `heedful reproduce`."""
-    from heedful.papers.reproduce import main
-
-    return main(options)
-
-
-def _reproduce_options() -> Any:
-    from heedful.papers.reproduce import Reproduce
-
-    return Reproduce
+CORRECT = {
+    "run": "let a robot act and tell it what to do instead",
+    "learn": "teach its high level what it was told",
+    "replay": "corrections again: what was said, seen and done",
+    "eval": "measure how far it gets by itself",
+}
+CORRECT_IN = {name: f"correct_{name}" for name in CORRECT}
 
 
 COMMANDS = {
@@ -283,7 +276,7 @@ COMMANDS = {
     "audit": _job("compare preference files: scale, noise, information, length, suspicious pairs", "audit"),
     "personalize fit": _job("fit a reward model of many heads to preference pairs", "personalize"),
     **_parts("personalize", PERSONALIZE, {"": "personalize_commands"}),
-    "personalize serve": Command("ask that person on a local web page", _serve_options, serve),
+    "personalize serve": _tool("ask that person on a local web page", "serve.command", "Serve"),
     "critique": _job("compare AI feedback with imitation of the critic, at equal budget", "critique"),
     **_parts("search", SEARCH, {"": "search_streams"}),
     "search pretrain": _job("train a small decoder to search in text", "search"),
@@ -296,15 +289,18 @@ COMMANDS = {
     "retrieve train": _job("teach a language model what to search for, hop by hop", "retrieve_train"),
     "retrieve eval": _plain_job("measure what any writer of queries finds, hop by hop", "retrieve_eval"),
     **_parts("demos", DEMOS, DEMOS_IN),
-    "demos record": Command(
-        DEMOS["record"], lambda: import_module("heedful.recipes.demos_record").Record, record
+    "demos record": _here_or_on_a_page("demos record", DEMOS, "demos_record", "record_app"),
+    "correct train": _job(
+        "train a robot that can be told what to do, from narrated demonstrations", "correct"
     ),
+    **_parts("correct", CORRECT, CORRECT_IN | {"": "correct_run"}),
+    "correct run": _here_or_on_a_page("correct run", CORRECT, "correct_run", "correct_app"),
     "check": Command("find everything wrong with data files", lambda: Check, check),
     "sample": Command("sample from a model or a run; chat with it", lambda: Sample, sample),
     "compare": Command("compare two runs", lambda: Compare, compare),
     "report": Command("write a run's report again", lambda: Report, report),
-    "reproduce": Command("run a paper's claims and write what holds", _reproduce_options, reproduce),
-    "serve": Command("open a run's local web page, where there is one", _serve_options, serve),
+    "reproduce": _tool("run a paper's claims and write what holds", "papers.reproduce", "Reproduce"),
+    "serve": _tool("open a run's local web page, where there is one", "serve.command", "Serve"),
     "env": Command("print versions and device", lambda: Env, env),
 }
 

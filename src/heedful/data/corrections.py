@@ -3,7 +3,9 @@
 corrections.jsonl holds one JSON object a line and is only appended to:
 
     {"correction": {...}}                    one, with everything known of it
-    {"undo": id, "time": seconds}            it was taken back
+    {"undo": id, "time": seconds}            it was taken back, and so were its steps
+    {"replaced": id, "time": seconds}        another one came within the same control step
+    {"lost": id, "time": seconds}            its episode was never saved: the program was killed, or it was thrown away
     {"clip": id, "start": s, "stop": t}      the steps that were kept for it, once they are known
 
 Raises of HeedfulError name file and line. Rows become LeRobot's `language_events` by `language_events`.
@@ -21,7 +23,9 @@ from heedful.data.segments import Saying
 from heedful.errors import HeedfulError
 from heedful.journal import Journal
 
-ACCEPTED, UNDONE, REFUSED = "accepted", "undone", "refused"
+ACCEPTED, REFUSED, UNDONE, REPLACED, LOST = "accepted", "refused", "undone", "replaced", "lost"
+_ENDS = {"undo": UNDONE, "replaced": REPLACED, "lost": LOST}
+"""What a row becomes, by the key of the line that says so."""
 TYPED, SPOKEN, SCRIPTED = "typed", "spoken", "scripted"
 """Usual sources."""
 
@@ -116,16 +120,29 @@ class CorrectionLog:
 
         Raises HeedfulError for an id that is not there or was not accepted.
         """
+        self._journal.refresh()
+        if id is None:
+            id = next((k for k, row in reversed(self._rows.items()) if row.status == ACCEPTED), None)
+        return None if id is None else self._end("undo", [id], time)[0]
+
+    def replaced(self, id: str, *, time: float | None = None) -> Correction:
+        """Say that another correction came before this one was acted on. Raises HeedfulError as `undo` does."""
+        return self._end("replaced", [id], time)[0]
+
+    def lose(self, first: int, *, time: float | None = None) -> list[Correction]:
+        """Say that the episodes from `first` on were never saved; the rows that are lost by it. Idempotent."""
+        ids = [row.id for row in self.rows() if row.episode >= first and row.status != LOST]
+        return self._end("lost", ids, time) if ids else []
+
+    def _end(self, how: str, ids: Sequence[str], time: float | None) -> list[Correction]:
         with self._journal.writing_to() as append:
-            if id is None:
-                id = next((k for k, row in reversed(self._rows.items()) if row.status == ACCEPTED), None)
-                if id is None:
-                    return None
-            elif id not in self._rows or self._rows[id].status != ACCEPTED:
-                said = f"was {self._rows[id].status}" if id in self._rows else "is not there"
-                raise HeedfulError(f"{self.path}: the correction {id!r} {said}")
-            append([{"undo": id, "time": round(clock.time() if time is None else time, 3)}])
-        return self._rows[id]
+            for id in ids:
+                was = self._rows[id].status if id in self._rows else ""
+                if how != "lost" and was != ACCEPTED:
+                    said = f"was {was}" if was else "is not there"
+                    raise HeedfulError(f"{self.path}: the correction {id!r} {said}")
+            append([{how: id, "time": round(clock.time() if time is None else time, 3)} for id in ids])
+        return [self._rows[id] for id in ids]
 
     def keep_clip(self, id: str, start: int, stop: int) -> Correction:
         """Say which steps were kept for a correction. Raises HeedfulError for one that is not there, and no steps."""
@@ -157,13 +174,21 @@ class CorrectionLog:
                 raise HeedfulError(f"{where}: the correction {row.id!r} is there twice; remove the line")
             self._rows[row.id] = row
             return
-        id = entry.get("undo", entry.get("clip"))
-        if id not in self._rows:
+        how = next((key for key in (*_ENDS, "clip") if key in entry), "")
+        id = entry.get(how)
+        if not isinstance(id, str) or id not in self._rows:
             raise HeedfulError(f"{where}: neither a correction nor about one before it; remove the line")
-        if "undo" in entry:
-            self._rows[id] = replace(self._rows[id], status=UNDONE)
+        if how == "clip":
+            self._rows[id] = replace(self._rows[id], clip=_clip(entry, where))
         else:
-            self._rows[id] = replace(self._rows[id], clip=(int(entry["start"]), int(entry["stop"])))
+            self._rows[id] = replace(self._rows[id], status=_ENDS[how], clip=None)
+
+
+def _clip(entry: dict[str, Any], where: str) -> tuple[int, int]:
+    try:
+        return int(entry["start"]), int(entry["stop"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise HeedfulError(f"{where}: a clip without its steps ({error}); remove the line") from error
 
 
 def _from_json(said: Any, where: str) -> Correction:
@@ -175,7 +200,7 @@ def _from_json(said: Any, where: str) -> Correction:
         if set(said) - known:
             raise ValueError(f"{', '.join(sorted(set(said) - known))} unknown")
         row = Correction(**{**said, **pairs})
-        if not isinstance(row.words, str) or row.status not in (ACCEPTED, UNDONE, REFUSED):
+        if not isinstance(row.words, str) or row.status not in (ACCEPTED, REFUSED):
             raise ValueError("words or status")
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise HeedfulError(f"{where}: a damaged correction ({error}); remove the line") from error
@@ -183,6 +208,14 @@ def _from_json(said: Any, where: str) -> Correction:
 
 
 # ---- what corrections are good for
+
+
+def recorded(corrections: Sequence[Correction], episodes: int) -> list[Correction]:
+    """Those of the first `episodes` episodes, the ones that were saved; what was lost with an episode is left out.
+
+    A program that was killed leaves rows of an episode that nobody has; they are marked when its command runs again.
+    """
+    return [row for row in corrections if row.status != LOST and row.episode < episodes]
 
 
 def language_events(corrections: Sequence[Correction], fps: float) -> list[dict[str, Any]]:

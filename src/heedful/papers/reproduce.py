@@ -35,6 +35,7 @@ PAPERS = {
     "sos": "heedful.papers.sos",
     "leret": "heedful.papers.leret",
     "parl": "heedful.papers.parl",
+    "yay": "heedful.papers.yay",
 }
 """What can be reproduced: the name on the command line and its module."""
 
@@ -44,7 +45,7 @@ class Reproduce:
     """Run the claims of a paper and write what holds: OUT/PAPER.json, with a page and plots made from it."""
 
     paper: Positional[Annotated[str, arg(metavar="PAPER")]]
-    """One of: c3po, rlaif, datacentric, onpolicy, hyre, sos, leret, parl."""
+    """One of: c3po, rlaif, datacentric, onpolicy, hyre, sos, leret, parl, yay."""
     tier: Literal["smoke", "main"] = "smoke"
     """smoke: minutes, shows that it runs, writes PAPER.smoke.json. main: hours, the numbers that count."""
     seeds: int = 0

@@ -52,9 +52,10 @@ class Snap:
 
     def __str__(self) -> str:
         """One line for the person who spoke."""
-        rival = f"; next: {self.runner_up} ({self.runner_up_score:.2f})" if self.runner_up else ""
+        far = self.runner_up_score <= 0
+        rival = "" if far or not self.runner_up else f"; next: {self.runner_up} ({self.runner_up_score:.2f})"
         if self.command is None:
-            nearest = f"; nearest: {self.best} ({self.score:.2f})" if self.best else ""
+            nearest = f"; nearest: {self.best} ({self.score:.2f})" if self.best and self.score > 0 else ""
             return f"{self.words!r} not taken: {self.reason}{nearest}{rival}"
         return f"{self.words!r} -> {self.command} ({self.how}, {self.score:.2f}{rival})"
 
@@ -94,6 +95,11 @@ class Snapper:
         self._vocabulary = Vocabulary.of(self.bank)
         self._ideas = [ideas(command, self._vocabulary) for command in self.bank]
         self._vectors: np.ndarray | None = None
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The commands and their aliases, as they are compared: what a recogniser of speech should listen for."""
+        return tuple(self._known)
 
     def __call__(self, words: str) -> Snap:
         """What `words` are taken for."""

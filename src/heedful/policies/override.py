@@ -14,10 +14,11 @@ Where this departs from the code of Yell At Your Robot (spec 1.6):
    2 s late.
 2. The robot does not stand still while it is told something.
 3. What is followed is what the caller says: the bank's command, or the raw words as theirs.
-4. It is held for `hold` control steps, whether or not they are recorded; another correction replaces it at once, and
-   its clip ends there.
+4. It is held for as long as its command usually takes, else `hold` control steps (theirs: 4 s, a skill's mean length),
+   whether or not they are recorded; another correction replaces it at once, and its clip ends there.
 5. When it ends the high level is asked at once, and its clock starts again. Theirs is asked at its next turn.
-6. It can be undone: the high level is asked at that very step, and no clip is kept.
+6. It can be undone. While it is followed, the high level is asked at that very step, and no clip is kept. Later in the
+   episode too: its clip is dropped, and its steps are free again.
 7. A clip begins `pre_roll` steps before the correction, yet never before the episode, nor inside the clip before it:
    no step has two labels.
 8. There is no command of the first 3 s that nobody chose.
@@ -25,30 +26,36 @@ Where this departs from the code of Yell At Your Robot (spec 1.6):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from heedful.errors import HeedfulError
 
 HIGH_LEVEL, PERSON = "high level", "person"
 UNDO = None
-"""In place of a command: the correction that is followed is taken back."""
+"""In place of a command: the last correction is taken back."""
 
 
 @dataclass(frozen=True)
 class Timing:
     """All in control steps. hold: how long a correction is followed; pre_roll: what before it belongs to it; every: how
-    often the high level is asked otherwise."""
+    often the high level is asked otherwise; lengths: commands that are followed for another time than `hold`."""
 
     hold: int
     pre_roll: int
     every: int
+    lengths: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.hold < 1 or self.pre_roll < 0 or self.every < 1:
+        if min(self.hold, self.every, *self.lengths.values()) < 1 or self.pre_roll < 0:
             raise HeedfulError(
-                f"hold and every must be at least 1 control step and pre_roll 0 or more; they are {self}"
+                "hold, every and lengths must be at least 1 control step and pre_roll 0 or more; they are "
+                f"{self}"
             )
+
+    def held(self, command: str) -> int:
+        """How long a correction is followed that was taken for this command."""
+        return self.lengths.get(command, self.hold)
 
     @classmethod
     def seconds(cls, fps: float, *, hold: float = 4.0, pre_roll: float = 2.0, every: float = 4.0) -> Timing:
@@ -86,10 +93,27 @@ class State:
     clip_start: int = 0
     overridden: str = ""
     """What the correction replaced."""
-    free_from: int = 0
-    """The first step that is in no clip yet."""
+    kept: tuple[Clip, ...] = ()
+    """All clips of the episode so far, in order."""
     clips: tuple[Clip, ...] = ()
     """Those that have just ended; `stepped` forgets them."""
+
+    @property
+    def undoable(self) -> str:
+        """The id of the correction that `undone` takes back: the one that is followed, else the last; "" for none."""
+        return self.id if self.source == PERSON else self.kept[-1].id if self.kept else ""
+
+    @property
+    def unheeded(self) -> str:
+        """The id of a correction of this very step: another one now replaces it before it did anything; "" for none."""
+        return self.id if self.source == PERSON and self.said_at == self.step else ""
+
+    def opening(self, timing: Timing) -> int:
+        """The first step of the clip of a correction that is said now."""
+        free = self.kept[-1].stop if self.kept else 0
+        if self.source == PERSON and not self.unheeded:
+            free = self.step  # the clip of the one that is followed ends here
+        return max(free, self.step - timing.pre_roll)
 
 
 def wants_command(state: State, timing: Timing) -> bool:
@@ -110,11 +134,8 @@ def heard(state: State, timing: Timing, command: str, id: str) -> State:
     """A person's command from this step on; the clip of the one before ends here."""
     if not command.strip():
         raise HeedfulError("a correction needs a command")
-    if state.source == PERSON and state.said_at == state.step:
-        # nothing was done by the one before: it was replaced within the same control step
-        state = replace(state, source=HIGH_LEVEL, command=state.overridden)
-    else:
-        state = _ended(state)
+    opening = state.opening(timing)
+    state = replace(state, command=state.overridden) if state.unheeded else _ended(state)
     return replace(
         state,
         command=command,
@@ -122,30 +143,38 @@ def heard(state: State, timing: Timing, command: str, id: str) -> State:
         fresh=True,
         id=id,
         said_at=state.step,
-        clip_start=max(state.free_from, state.step - timing.pre_roll),
+        clip_start=opening,
         overridden=state.command,
     )
 
 
 def undone(state: State) -> State:
-    """The correction that is followed is taken back: no clip, and the high level is to be asked at this step."""
-    if state.source != PERSON:
-        return state
+    """The last correction is taken back, with its clip; see `State.undoable`.
+
+    One that is followed ends, and the high level is to be asked at this step. Nothing changes where there is none.
+    """
+    if state.source == PERSON:
+        return replace(
+            state,
+            command=state.overridden,
+            source=HIGH_LEVEL,
+            fresh=True,
+            asked_at=None,
+            id="",
+            overridden="",
+        )
+    id = state.undoable
     return replace(
         state,
-        command=state.overridden,
-        source=HIGH_LEVEL,
-        fresh=True,
-        asked_at=None,
-        id="",
-        overridden="",
+        kept=tuple(clip for clip in state.kept if clip.id != id),
+        clips=tuple(clip for clip in state.clips if clip.id != id),
     )
 
 
 def stepped(state: State, timing: Timing) -> State:
     """After the control step was carried out; a correction that was held long enough ends."""
     state = replace(state, step=state.step + 1, fresh=False, clips=())
-    if state.source == PERSON and state.step - state.said_at >= timing.hold:
+    if state.source == PERSON and state.step - state.said_at >= timing.held(state.command):
         state = _ended(state)
     return state
 
@@ -159,15 +188,15 @@ def _ended(state: State) -> State:
     if state.source != PERSON:
         return state
     clip = Clip(state.id, state.command, state.clip_start, state.said_at, state.step)
-    kept = (*state.clips, clip) if clip.stop > clip.said_at else state.clips
+    ended = (clip,) if clip.stop > clip.said_at else ()
     return replace(
         state,
         source=HIGH_LEVEL,
         asked_at=None,
         id="",
         overridden="",
-        free_from=max(state.free_from, clip.stop) if clip.stop > clip.said_at else state.free_from,
-        clips=kept,
+        kept=state.kept + ended,
+        clips=state.clips + ended,
     )
 
 
@@ -183,8 +212,8 @@ def drive(
     *,
     state: State | None = None,
 ) -> Iterator[State]:
-    """The state of each of `steps` control steps, ready to be acted by, and then the one after the last, whose
-    `clips` end.
+    """The state of each of `steps` control steps, ready to be acted by, and then the one after the last, which has
+    `kept` all clips.
 
     said(step): what came in before this step, in order. propose(state): what the high level says now. The caller acts
     between two values, so this is the loop of a live session, of a simulation with a scripted person, and of a

@@ -69,6 +69,11 @@ class Record:
     allow_host: tuple[str, ...] = ()
     """web: more names that the page is reached by."""
 
+    @property
+    def on_a_page(self) -> bool:
+        """Whether it runs on a page and not in the terminal."""
+        return self.web
+
 
 @dataclass(frozen=True)
 class MarkEpisode:

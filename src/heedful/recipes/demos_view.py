@@ -12,10 +12,10 @@ import hashlib
 import html
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,8 +64,37 @@ def film(episodes: Episodes, i: int, camera: str, width: int, out: Path) -> None
         writer.close()
 
 
-def write_view(episodes: Episodes, i: int, out: Path, columns: Sequence[str] = (), width: int = 320) -> Path:
-    """Write the page of episode `i` and return its path. Raises HeedfulError naming what cannot be read."""
+class Band(NamedTuple):
+    """Frames start to stop - 1 in which something holds, drawn along the time: text says what, strong sets it off."""
+
+    start: int
+    stop: int
+    text: str
+    strong: bool = False
+
+
+class Table(NamedTuple):
+    """Rows beside the video. rows: (first frame, one past the last, cells), shown as on while the time is in there."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[tuple[int, int, Sequence[str]]]
+
+
+def write_view(
+    episodes: Episodes,
+    i: int,
+    out: Path,
+    columns: Sequence[str] = (),
+    width: int = 320,
+    *,
+    bands: Mapping[str, Sequence[Band]] | None = None,
+    table: Table | None = None,
+) -> Path:
+    """Write the page of episode `i` and return its path. Raises HeedfulError naming what cannot be read.
+
+    bands, table: what else is shown in step with the video, each by a title.
+    """
     episode = episodes.episode(i)
     videos = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +120,8 @@ def write_view(episodes: Episodes, i: int, out: Path, columns: Sequence[str] = (
         "signals": drawn,
         "language": rows,
         "cameras": list(videos),
+        "bands": {name: [list(band) for band in some] for name, some in (bands or {}).items()},
+        "table": None if table is None else table._asdict(),
     }
     data = (
         json.dumps(told, ensure_ascii=True)
@@ -133,6 +164,8 @@ def write_view(episodes: Episodes, i: int, out: Path, columns: Sequence[str] = (
 <output id="now"></output>
 </div>
 <p id="said" aria-live="polite"></p>
+<div id="bands"></div>
+<div id="table"></div>
 <div id="signals"></div>
 <h2>Language</h2>
 <ol id="language"></ol>

@@ -47,6 +47,7 @@ def out_of_range(
     for name in above_zero:
         if not 0 < getattr(cfg, name) < math.inf:
             wrong.append(f"--{name.replace('_', '-')} must be a number above 0")
-    if not cfg.temperature >= 0 or not 0 < cfg.top_p <= 1 or cfg.top_k < 0:
+    draws = hasattr(cfg, "temperature")
+    if draws and (not cfg.temperature >= 0 or not 0 < cfg.top_p <= 1 or cfg.top_k < 0):
         wrong.append("--temperature and --top-k must be 0 or more, --top-p above 0 and at most 1")
     return wrong

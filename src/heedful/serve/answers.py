@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -42,20 +45,35 @@ def _file(name: str, kind: str) -> Callable[[Request], Response]:
     return lambda request: Response(content, media_type=kind)
 
 
+def jpeg(picture: NDArray[np.uint8]) -> bytes:
+    """A picture (H, W, 3) as a file."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
 def answer(request: Request, state: Mapping[str, Any]) -> Response:
     """A state as JSON, with the number that the page needs to write."""
     return Plain({**state, "csrf": request.state.csrf})
+
+
+async def received(request: Request, most: int) -> bytes:
+    """What was sent. Raises Wrong for more than `most` bytes."""
+    data = b""
+    async for part in request.stream():
+        data += part
+        if len(data) > most:
+            raise Wrong(413, f"at most {most} bytes are taken")
+    return data
 
 
 async def body(request: Request, kinds: Kinds) -> dict[str, Any]:
     """The fields of a request to write, each there and of its kind. Raises Wrong for anything else."""
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise Wrong(415, "a JSON object is needed (content-type: application/json)")
-    data = b""
-    async for part in request.stream():
-        data += part
-        if len(data) > LARGEST_BODY:
-            raise Wrong(413, f"at most {LARGEST_BODY} bytes are taken")
+    data = await received(request, LARGEST_BODY)
     try:
         said = json.loads(data)
     except (ValueError, RecursionError) as error:

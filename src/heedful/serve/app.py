@@ -1,6 +1,6 @@
 """The routes of the page. Every answer is a file of this package or JSON; what went wrong is said in words.
 
-GET  /                      the page; /serve.js, /serve.css, /page.css and /icon.svg belong to it
+GET  /                      the page; /serve.js, /ask.js, /serve.css, /page.css and /icon.svg belong to it
 GET  /api/state             all that the page shows; ?criterion= says which pair to ask about
 POST /api/label             {"id", "label": 1 | 0 | 0.5, "seen", "criterion"}: takes a click, answers with the new state
 POST /api/undo              {"id", "seen", "criterion"}: takes the last click back, likewise
@@ -28,6 +28,7 @@ _FILES = {
     "/": ("page/index.html", "text/html"),
     "/serve.js": ("page/serve.js", "text/javascript"),
     "/serve.css": ("page/serve.css", "text/css"),
+    "/ask.js": ("page/ask.js", "text/javascript"),
     "/page.css": ("../templates/page.css", "text/css"),
     "/icon.svg": ("page/icon.svg", "image/svg+xml"),
 }

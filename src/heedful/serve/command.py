@@ -61,12 +61,16 @@ def main(options: Serve) -> int:
 
 @dataclass(frozen=True)
 class Page:
-    """An app and what the terminal says: of it, of what is safe, and when it has been stopped."""
+    """An app and what the terminal says: of it, of what is safe, and when it has been stopped.
+
+    microphone: whether the page may listen.
+    """
 
     app: Any
     told: str
     safe: str
     stopped: str
+    microphone: bool = False
 
 
 def serve(
@@ -94,7 +98,9 @@ def serve(
     page = make()
     with _listening(host, port) as listener:
         taken = listener.getsockname()[1]
-        guard = Guard(page.app, names=names_of(host, allow_host, secret), token=secret)
+        guard = Guard(
+            page.app, names=names_of(host, allow_host, secret), token=secret, microphone=page.microphone
+        )
         config = uvicorn.Config(
             guard,
             log_level="warning",

@@ -52,12 +52,18 @@ def names_of(host: str, allowed: Sequence[str], token: str) -> frozenset[str]:
 class Guard:
     """An ASGI app around another one.
 
-    names: see `names_of`. token: empty where none is needed. csrf: what the page must send along to write, told to the
-    app as `request.state.csrf`; made anew for each start.
+    names: see `names_of`. token: empty where none is needed. microphone: whether the page may listen. csrf: what the
+    page must send along to write, told to the app as `request.state.csrf`; made anew for each start.
     """
 
-    def __init__(self, app: ASGIApp, *, names: frozenset[str], token: str = "") -> None:
+    def __init__(
+        self, app: ASGIApp, *, names: frozenset[str], token: str = "", microphone: bool = False
+    ) -> None:
         self.app, self.names, self.token = app, names, token
+        listening = {
+            "permissions-policy": HEADERS["permissions-policy"].replace("microphone=()", "microphone=(self)")
+        }
+        self.headers = HEADERS | (listening if microphone else {})
         self.csrf = secrets.token_urlsafe(24)
         # The cookie holds what is derived from the token, not the token; servers on other ports have other cookies.
         self._cookie = f"heedful_{self._derived('name')[:8]}"
@@ -74,7 +80,7 @@ class Guard:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(self.headers)
             await send(message)
 
         scope.setdefault("state", {})["csrf"] = self.csrf

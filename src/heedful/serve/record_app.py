@@ -1,6 +1,6 @@
 """The routes of the page of `heedful demos record --web`, and its start.
 
-GET  /                      the page; /record.js, /record.css, /page.css and /icon.svg belong to it
+GET  /                      the page; its scripts, styles and icon beside it
 GET  /api/state             all that the page shows
 GET  /api/picture?camera=   the newest picture of a camera (JPEG)
 POST /api/setup             {"collector", "building", "ticked": [0..13], "typed": "one; another"}
@@ -34,7 +34,9 @@ from heedful.serve.record_page import RecordPage
 _FILES = {
     "/": ("page/record.html", "text/html"),
     "/record.js": ("page/record.js", "text/javascript"),
+    "/controls.css": ("page/controls.css", "text/css"),
     "/record.css": ("page/record.css", "text/css"),
+    "/ask.js": ("page/ask.js", "text/javascript"),
     "/page.css": ("../templates/page.css", "text/css"),
     "/icon.svg": ("page/icon.svg", "image/svg+xml"),
 }

@@ -6,7 +6,6 @@ who has let go, stop it within `Keys.hold` seconds.
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -23,6 +22,7 @@ from heedful.recipes.demos_record import Record, open_session
 from heedful.recipes.demos_record_take import Take
 from heedful.recipes.demos_record_tasks import KINDS
 from heedful.report_values import clean
+from heedful.serve.answers import jpeg
 
 SHOWN = 40
 """Episodes that the page lists, the newest first."""
@@ -121,11 +121,7 @@ class RecordPage:
         found = self._pictures.get(camera)
         if found is None:
             raise HeedfulError(f"there is no picture of {clean(camera)!r} yet")
-        from PIL import Image
-
-        out = io.BytesIO()
-        Image.fromarray(found).save(out, "JPEG", quality=85)
-        return out.getvalue()
+        return jpeg(found)
 
     def set_up(self, collector: str, building: str, ticked: Sequence[Any], typed: str) -> None:
         """Say who collects, where, and what can be done here."""

@@ -24,6 +24,7 @@
     document.getElementById("meta").append(row);
   }
 
+  const marks = [];
   const cursors = [];
   const W = 1000, H = 160;
   for (const [name, lines] of Object.entries(data.signals)) {
@@ -54,6 +55,46 @@
     document.getElementById("signals").append(figure);
   }
 
+  for (const [name, bands] of Object.entries(data.bands)) {
+    const figure = document.createElement("figure");
+    const strip = element("div", "");
+    strip.className = "strip";
+    const percent = (k) => `${(100 * k) / data.length}%`;
+    for (const [start, stop, text, strong] of bands) {
+      const band = element("button", text);
+      band.type = "button";
+      band.title = `${(start / data.fps).toFixed(1)} s: ${text}`;
+      band.className = strong ? "strong" : "";
+      band.style.left = percent(start);
+      band.style.width = percent(stop - start);
+      band.addEventListener("click", () => seek(start));
+      strip.append(band);
+    }
+    const cursor = document.createElement("i");
+    strip.append(cursor);
+    marks.push((k) => { cursor.style.left = percent(k); });
+    figure.append(strip, element("figcaption", name));
+    document.getElementById("bands").append(figure);
+  }
+  if (data.table) {
+    const table = document.createElement("table");
+    const head = document.createElement("tr");
+    head.append(...["", ...data.table.head].map((name) => element("th", name)));
+    table.append(head);
+    for (const [start, stop, cells] of data.table.rows) {
+      const row = document.createElement("tr");
+      const link = element("button", `${(start / data.fps).toFixed(2)} s`);
+      link.type = "button";
+      link.addEventListener("click", () => seek(start));
+      const first = document.createElement("td");
+      first.append(link);
+      row.append(first, ...cells.map((text) => element("td", text)));
+      marks.push((k) => row.classList.toggle("on", k >= start && k < stop));
+      table.append(row);
+    }
+    document.getElementById("table").append(element("h2", data.table.title), table);
+  }
+
   const items = data.language.map(([time, style, role, content]) => {
     const item = document.createElement("li");
     const link = element("button", `${time.toFixed(2)} s`);
@@ -72,6 +113,7 @@
       cursor.setAttribute("x1", x(frame));
       cursor.setAttribute("x2", x(frame));
     }
+    for (const mark of marks) mark(frame);
     const holds = {};
     data.language.forEach(([time, style, , content], k) => {
       const since = frame - Math.round(time * data.fps);

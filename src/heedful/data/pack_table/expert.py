@@ -6,7 +6,7 @@ the mistake, and a policy that acts must not learn it (Yell At Your Robot, arXiv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -41,6 +41,8 @@ PRACTISING = 0.4
 """Share of episodes that begin with small moves, so that they are in the data at all."""
 STUCK = 60
 """Steps after which a waypoint that is not reached is given up."""
+TASK = f"put the {', the '.join(ORDER[:-1])} and the {ORDER[-1]} into the bin and close it"
+"""The instruction of every episode."""
 
 
 class Narrated(NamedTuple):
@@ -226,6 +228,12 @@ def pack_info(size: tuple[int, int]) -> Info:
     return Info(HERTZ, "pack-table", features)
 
 
+def pack_frame(seen: Mapping[str, Any], action: np.ndarray) -> dict[str, Any]:
+    """A frame of such a data set: what `PackTable` showed, and what was done then."""
+    pictures = {f"observation.images.{name}": seen[name] for name in ("top", "wrist")}
+    return {**pictures, "observation.state": seen["state"], "action": action}
+
+
 def write_narrations(
     folder: str | Path,
     episodes: int,
@@ -241,13 +249,11 @@ def write_narrations(
     `segment_{start,stop,text,kind,command}`. An interrupted folder goes on.
     """
     table = PackTable(size=size, **settings)
-    task = f"put the {', the '.join(ORDER[:-1])} and the {ORDER[-1]} into the bin and close it"
     with EpisodeWriter(folder, pack_info(size)) as writer:
         for index in range(writer.info.total_episodes, episodes):
             done = narrate(table, seed * 1_000_000 + index)
             for seen, action in zip(done.frames, done.actions, strict=True):
-                pictures = {f"observation.images.{name}": seen[name] for name in ("top", "wrist")}
-                writer.add_frame({**pictures, "observation.state": seen["state"], "action": action})
+                writer.add_frame(pack_frame(seen, action))
             rows = [LanguageRow(s.text, "subtask", s.start / HERTZ, "assistant") for s in done.segments]
             rows += [
                 LanguageRow(s.text, "interjection", s.start / HERTZ)
@@ -258,7 +264,7 @@ def write_narrations(
                 f"segment_{name}": [getattr(s, name) for s in done.segments] for name in Narrated._fields
             }
             meta = {"seed": seed, "mistake": done.mistake or "none", "is_episode_successful": done.succeeded}
-            writer.save_episode(task, {**meta, **columns}, rows)
+            writer.save_episode(TASK, {**meta, **columns}, rows)
             if told:
                 told(index + 1, episodes)
         count = writer.info.total_episodes

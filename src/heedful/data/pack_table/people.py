@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from typing import Literal, Protocol
 
 import numpy as np
@@ -41,10 +41,18 @@ class Person(Protocol):
 
 
 class TypedPerson:
-    """A live person: what is put into the queue from a terminal or a page is said at the next step."""
+    """A live person: what is heard from a terminal or a page, in whatever thread, is said at the next step."""
 
-    def __init__(self) -> None:
-        self.words: SimpleQueue[str] = SimpleQueue()
+    def __init__(self, waiting: int = 8) -> None:
+        self.words: Queue[str] = Queue(waiting)
+
+    def hear(self, words: str) -> bool:
+        """Take a line; False when too many wait already, and this one is not taken."""
+        try:
+            self.words.put_nowait(words)
+        except Full:
+            return False
+        return True
 
     def begin(self) -> None:
         """Forget what was typed before."""

@@ -1,7 +1,8 @@
 // The page of `heedful demos record --web`. What the server says is the state; the page shows it and says what is held.
 // Foreign text becomes text nodes, never markup.
 
-const $ = (id) => document.getElementById(id);
+import { $, ask, element, placeCameras, watchCameras } from "./ask.js";
+
 const MOVING = "wsadrfqejlikco ";
 const MARKS = { y: "success", n: "failure", x: "discard" };
 const TELL = 90; // ms between two messages about held keys; the server lets the grip go after 400
@@ -9,34 +10,16 @@ const held = new Set();
 
 let state = null;
 let busy = false;
-let shownPicture = -1;
 
 // ---- the server
 
-async function ask(path, body) {
-  const request = body
-    ? {
-        method: "POST",
-        headers: { "content-type": "application/json", "x-heedful-csrf": state.csrf },
-        body: JSON.stringify(body),
-      }
-    : {};
-  let answer;
-  try {
-    answer = await fetch(path, { ...request, cache: "no-store", credentials: "same-origin" });
-  } catch {
-    throw "The server does not answer. Saved episodes are on its disk; start it again with the same command.";
-  }
-  const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw told.error || `The server answered ${answer.status}.`;
-  return told;
-}
+const post = (path, body) => ask(path, body, state.csrf);
 
 async function send(path, body) {
   if (busy || !state) return;
   busy = true;
   try {
-    show(await ask(path, body));
+    show(await post(path, body));
     warn("");
   } catch (error) {
     warn(error);
@@ -45,9 +28,12 @@ async function send(path, body) {
   }
 }
 
-function warn(text) {
+const GONE = "The server does not answer. Saved episodes are on its disk; start it again with the same command.";
+
+function warn(error) {
+  const text = error?.gone ? GONE : (error?.told ?? String(error));
   $("alert").hidden = !text;
-  if ($("alert").textContent !== String(text)) $("alert").textContent = text;
+  if ($("alert").textContent !== text) $("alert").textContent = text;
 }
 
 async function look() {
@@ -62,29 +48,12 @@ async function look() {
   setTimeout(look, state?.take ? 200 : 500);
 }
 
-async function watch() {
-  const cameras = state?.cameras ?? [];
-  if (state && state.pictures !== shownPicture && !document.hidden) {
-    shownPicture = state.pictures;
-    await Promise.all(cameras.map((camera, i) => refresh($("cameras").children[i]?.querySelector("img"), camera)));
-  }
-  setTimeout(watch, 120);
-}
-
-function refresh(image, camera) {
-  if (!image) return null;
-  return new Promise((done) => {
-    image.onload = image.onerror = done;
-    image.src = `/api/picture?camera=${encodeURIComponent(camera)}&n=${shownPicture}`;
-  });
-}
-
 // ---- what is held
 
 async function tellHeld() {
   if (state?.take && state.teleop === "keyboard") {
     try {
-      await ask("/api/keys", { keys: [...held] });
+      await post("/api/keys", { keys: [...held] });
     } catch {
       // The next message may get through; without any the robot stops by itself.
     }
@@ -148,12 +117,6 @@ $("form").addEventListener("submit", (event) => {
 
 // ---- showing
 
-function element(name, properties, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
-
 function show(next) {
   const first = !state;
   state = next;
@@ -166,12 +129,7 @@ function show(next) {
     $("collector").value = next.collector;
     $("building").value = next.building;
     $("typed").value = next.typed;
-    $("cameras").replaceChildren(
-      ...next.cameras.map((camera) => {
-        const name = camera.replace("observation.images.", "").replaceAll("_", " ");
-        return element("figure", {}, element("img", { alt: `Camera: ${name}` }), element("figcaption", {}, name));
-      }),
-    );
+    placeCameras($("cameras"), next.cameras);
   }
   document.body.classList.toggle("recording", next.phase === "recording");
   $("count").textContent = `${next.saved} episodes, ${next.successes} successes · scene ${next.scene || "not said yet"}`;
@@ -236,4 +194,4 @@ function showEpisodes(episodes) {
 }
 
 look();
-watch();
+watchCameras($("cameras"), () => state ?? { cameras: [], pictures: -1 });

@@ -1,7 +1,8 @@
 // The page of `heedful serve`. What the server says is the state; the page only shows it and sends clicks.
 // Foreign text becomes text nodes, never markup.
 
-const $ = (id) => document.getElementById(id);
+import { $, ask } from "./ask.js";
+
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const SETTLE = 250; // ms in which a second click of a double click would hit the next pair
 const RETRY = 2000;
@@ -20,30 +21,6 @@ let shownAt = 0;
 let retrying = 0;
 
 // ---- the server
-
-async function ask(path, body) {
-  const request = body
-    ? {
-        method: "POST",
-        headers: { "content-type": "application/json", "x-heedful-csrf": state.csrf },
-        body: JSON.stringify(body),
-      }
-    : {};
-  let answer;
-  try {
-    answer = await fetch(path, { ...request, cache: "no-store", credentials: "same-origin" });
-  } catch {
-    throw { gone: true };
-  }
-  let told = {};
-  try {
-    told = await answer.json();
-  } catch {
-    // a proxy in between may answer something else; the status is enough then
-  }
-  if (!answer.ok) throw { status: answer.status, told: told.error || `The server answered ${answer.status}.` };
-  return told;
-}
 
 const stateAt = () => `/api/state?criterion=${encodeURIComponent($("criterion").value)}`;
 
@@ -66,7 +43,7 @@ async function send(path, body, said) {
   busy = true;
   document.querySelector("main").setAttribute("aria-busy", "true");
   try {
-    const next = await ask(path, { ...body, seen: state.seen, criterion: $("criterion").value });
+    const next = await ask(path, { ...body, seen: state.seen, criterion: $("criterion").value }, state.csrf);
     const before = state;
     show(next);
     warn("");
