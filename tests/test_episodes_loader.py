@@ -50,6 +50,16 @@ def test_a_sample_holds_its_window(sets: list[Path]) -> None:
     assert [seen_frame(p, 0, 6) for p in frames[1][TOP]] == [0, 0, 1]
 
 
+def test_actions_may_begin_before_the_newest_frame(sets: list[Path]) -> None:
+    frames = Frames(open_episodes(sets[0]), replace(WINDOW, past=2))
+    for k, steps, pads in ((6 + 7, (5, 6, 7, 8), [False] * 4), (6 + 1, (0, 0, 1, 2), [True] + [False] * 3)):
+        sample = frames[k]
+        assert np.array_equal(sample["action"], [frame(1, t, 9)["action"] for t in steps])
+        assert sample["action_is_pad"].tolist() == pads
+    with pytest.raises(HeedfulError, match="past"):
+        Frames(open_episodes(sets[0]), replace(WINDOW, past=-1))
+
+
 def test_columns_are_the_same_held_and_read(sets: list[Path]) -> None:
     held = Frames(open_episodes(sets[0]), WINDOW)
     read = Frames(open_episodes(sets[0]), WINDOW, keep_bytes=0)

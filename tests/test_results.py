@@ -501,7 +501,7 @@ def test_the_main_tier_does_not_run_in_ci(
 def test_an_unknown_paper_and_a_negative_number_of_seeds_are_refused(paper: Any, tmp_path: Path) -> None:
     with pytest.raises(
         HeedfulError,
-        match=r"no paper 'c4po'; known: c3po, rlaif, datacentric, onpolicy, hyre, sos, leret, parl, yay, fake",
+        match=r"no paper 'c4po'; known: c3po, rlaif, datacentric, onpolicy, hyre, sos, leret, parl, yay, droid, fake",
     ):
         reproduce.main(options(tmp_path, paper="c4po"))
     with pytest.raises(HeedfulError, match="--seeds is -1"):

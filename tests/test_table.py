@@ -29,6 +29,7 @@ from heedful.data.table.sets import (
     held_out_scene,
     in_domain_tasks,
     make_episode,
+    set_of,
 )
 from heedful.data.table.tasks import VERBS, Task, draw_layout, draw_task, tasks_of
 from heedful.errors import HeedfulError
@@ -385,6 +386,18 @@ def test_a_set_is_written_and_continued(tmp_path: Path) -> None:
         generate(tmp_path / "a", "narrow", episodes=1, size=SMALL)
     with pytest.raises(HeedfulError, match="there is no data set"):
         generate(tmp_path / "c", "wide")
+    with pytest.raises(HeedfulError, match="not 'diverse' of seed 0 with 2 episodes of a scene"):
+        generate(tmp_path / "a", "diverse", per_scene=2, size=SMALL)
+
+
+def test_a_smaller_set_has_as_many_scenes() -> None:
+    assert {name: set_of(name, 2).episodes for name in ("diverse", "narrow", "full")} == {
+        "diverse": 120, "narrow": 6, "full": 240,
+    }  # fmt: skip
+    one = make_episode("diverse", 0, 5, SMALL, per_scene=2)
+    assert one.meta["scene_id"] == 2 and make_episode("diverse", 0, 5, SMALL).meta["scene_id"] == 0
+    with pytest.raises(HeedfulError, match="in_domain cannot have 3"):
+        set_of("in_domain", 3)
 
 
 def test_run_episode_leaves_mistakes_to_its_caller() -> None:

@@ -289,6 +289,8 @@ COMMANDS = {
     "retrieve train": _job("teach a language model what to search for, hop by hop", "retrieve_train"),
     "retrieve eval": _plain_job("measure what any writer of queries finds, hop by hop", "retrieve_eval"),
     **_parts("demos", DEMOS, DEMOS_IN),
+    "demos train": _job("train DROID's policy on demonstrations, co-trained on others", "demos_train"),
+    "demos eval": _plain_job("roll that policy out at the simulated table", "demos_eval"),
     "demos record": _here_or_on_a_page("demos record", DEMOS, "demos_record", "record_app"),
     "correct train": _job(
         "train a robot that can be told what to do, from narrated demonstrations", "correct"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heedful.atomic import make_folder
 from heedful.errors import HeedfulError
@@ -56,31 +57,57 @@ def record(
     return films
 
 
+class Film:
+    """A video being written, H.264: the pictures that `add` is given, until `close`."""
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path, self.rate = path, round(rate)
+        self._container: Any = None
+
+    def add(self, picture: NDArray[np.uint8]) -> None:
+        """One more picture (H, W, 3); all have the size of the first."""
+        if self._container is None:
+            self._container = codec().open(str(self.path), "w")
+            self._stream = self._container.add_stream("libx264", rate=self.rate)
+            # Two colours of four pixels are shared: the sides have to be even.
+            self._stream.height, self._stream.width = (side - side % 2 for side in picture.shape[:2])
+            self._stream.pix_fmt = "yuv420p"
+        part = np.ascontiguousarray(picture[: self._stream.height, : self._stream.width].astype(np.uint8))
+        self._send(codec().VideoFrame.from_ndarray(part, format="rgb24"))
+
+    def close(self) -> None:
+        """Write what is left; a film without pictures leaves no file."""
+        if self._container is not None:
+            self._send(None)
+            self._container.close()
+            self._container = None
+
+    def _send(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+
 class _Filming:
     """An environment whose pictures go into a new file at each reset."""
 
     def __init__(self, env: Any, folder: Path, films: list[Path]) -> None:
         self.env, self.folder, self.films = env, folder, films
-        self.container: Any = None
+        self.film: Film | None = None
 
     def reset(self, *, seed: int) -> Any:
         self._end()
         result = self.env.reset(seed=seed)
         picture = self._picture()
         path = self.folder / f"episode-{len(self.films):03d}.mp4"
-        rate = round(getattr(self.env, "metadata", {}).get("render_fps") or RATE)
-        self.container = codec().open(str(path), "w")
-        self.stream = self.container.add_stream("libx264", rate=rate)
-        # Two colours of four pixels are shared: the sides have to be even.
-        self.stream.height, self.stream.width = (side - side % 2 for side in picture.shape[:2])
-        self.stream.pix_fmt = "yuv420p"
+        self.film = Film(path, getattr(self.env, "metadata", {}).get("render_fps") or RATE)
+        self.film.add(picture)
         self.films.append(path)
-        self._write(picture)
         return result
 
     def step(self, action: Any) -> Any:
         result = self.env.step(action)
-        self._write(self._picture())
+        assert self.film is not None
+        self.film.add(self._picture())
         return result
 
     def close(self) -> None:
@@ -95,15 +122,7 @@ class _Filming:
             )
         return picture
 
-    def _write(self, picture: Any) -> None:
-        part = np.ascontiguousarray(picture[: self.stream.height, : self.stream.width].astype(np.uint8))
-        frame = codec().VideoFrame.from_ndarray(part, format="rgb24")
-        for packet in self.stream.encode(frame):
-            self.container.mux(packet)
-
     def _end(self) -> None:
-        if self.container is not None:
-            for packet in self.stream.encode(None):
-                self.container.mux(packet)
-            self.container.close()
-            self.container = None
+        if self.film is not None:
+            self.film.close()
+            self.film = None

@@ -36,6 +36,7 @@ PAPERS = {
     "leret": "heedful.papers.leret",
     "parl": "heedful.papers.parl",
     "yay": "heedful.papers.yay",
+    "droid": "heedful.papers.droid",
 }
 """What can be reproduced: the name on the command line and its module."""
 
@@ -45,7 +46,7 @@ class Reproduce:
     """Run the claims of a paper and write what holds: OUT/PAPER.json, with a page and plots made from it."""
 
     paper: Positional[Annotated[str, arg(metavar="PAPER")]]
-    """One of: c3po, rlaif, datacentric, onpolicy, hyre, sos, leret, parl, yay."""
+    """One of: c3po, rlaif, datacentric, onpolicy, hyre, sos, leret, parl, yay, droid."""
     tier: Literal["smoke", "main"] = "smoke"
     """smoke: minutes, shows that it runs, writes PAPER.smoke.json. main: hours, the numbers that count."""
     seeds: int = 0

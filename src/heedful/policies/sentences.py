@@ -60,7 +60,7 @@ class Sentences:
     @property
     def size(self) -> int:
         """E."""
-        return HASHED if self.model == WORDS else len(self([""])[0])
+        return HASHED if self.model == WORDS else len(self(["a"])[0])
 
     def __deepcopy__(self, memo: object) -> Sentences:
         """A policy's average shares the encoder and what it remembers: neither changes."""

@@ -94,7 +94,7 @@ def trim(options: Trim) -> int:
     """Run `heedful demos trim`."""
     from heedful.data.episodes import open_episodes
     from heedful.data.episodes.copy import Piece
-    from heedful.data.episodes.ranges import idle_frames, keep_ranges, read_ranges, write_ranges
+    from heedful.data.episodes.ranges import ranges_to_keep, read_ranges, write_ranges
 
     if not options.out and not options.ranges:
         raise HeedfulError("give --out for a new data set, or --ranges for a file of ranges")
@@ -104,10 +104,15 @@ def trim(options: Trim) -> int:
     if options.keep:
         kept = read_ranges(Path(options.keep), episodes)
     else:
-        kept = {}
-        for i in range(len(episodes)):
-            idle = idle_frames(episodes, i, options.rule, options.threshold, options.signal)
-            kept[i] = keep_ranges(idle, options.min_idle, options.min_keep, options.drop_last)
+        kept = ranges_to_keep(
+            episodes,
+            options.rule,
+            options.threshold,
+            options.signal,
+            min_idle=options.min_idle,
+            min_keep=options.min_keep,
+            drop_last=options.drop_last,
+        )
     if options.ranges:
         write_ranges(Path(options.ranges), kept, episodes)
     frames = sum(episodes.episode(i).length for i in kept)

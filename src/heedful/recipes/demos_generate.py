@@ -25,6 +25,8 @@ class Generate:
     """The new data set; one that was interrupted goes on. The default is the set's name."""
     episodes: int = 0
     """The first so many; 0: all of the set."""
+    per_scene: int = 0
+    """Episodes of each scene, where the set is to be smaller or larger; 0: the set's own number."""
     size: tuple[int, int] = (128, 128)
     """Height and width of the pictures; DROID's are 180 320."""
     seed: int = 0
@@ -60,6 +62,7 @@ def generate(options: Generate) -> int:
         options.set,
         seed=options.seed,
         episodes=options.episodes,
+        per_scene=options.per_scene,
         size=options.size,
         codec=options.codec,
         workers=options.workers,

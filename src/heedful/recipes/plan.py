@@ -237,10 +237,11 @@ def _count(path: str) -> int:
     return sum(1 for _ in read(path))
 
 
-def closing(folder: Path, result: dict[str, Any]) -> str:
+def closing(folder: Path, result: dict[str, Any], *, model: bool = True) -> str:
     """What a finished run says in the terminal: the summary of its report, and where things are."""
     import json
 
     report = json.loads((folder / "report.json").read_text())
     lines = [*report["summary"], *(f"warning: {w}" for w in report["warnings"])]
-    return "\n".join([*lines, "", f"report: {folder / 'report.html'}", f"model:  {folder / 'model'}"])
+    places = [f"report: {folder / 'report.html'}", *([f"model:  {folder / 'model'}"] if model else [])]
+    return "\n".join([*lines, "", *places])

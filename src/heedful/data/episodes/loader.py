@@ -31,7 +31,8 @@ class Window:
     """What belongs to a sample at frame t.
 
     history: pictures and states of frames t - (history - 1) * every, ..., t; frames before the first repeat it.
-    horizon: actions of frames t, ..., t + horizon - 1; frames after the last repeat it, and `*_is_pad` says so.
+    horizon: actions of frames t - past, ..., t - past + horizon - 1; frames before the first and after the last repeat
+    it, and `*_is_pad` says so. past: history - 1 for a policy whose chunks begin at its first frame (DROID's).
     """
 
     cameras: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Window:
     history: int = 1
     every: int = 1
     horizon: int = 1
+    past: int = 0
 
 
 class Frames:
@@ -61,8 +63,8 @@ class Frames:
         missing = [c for c in window.cameras if c not in episodes.info.cameras]
         if missing:
             raise HeedfulError(f"{episodes.path}: there is no camera {missing[0]!r}")
-        if min(window.history, window.every, window.horizon) < 1:
-            raise HeedfulError("history, every and horizon must be at least 1")
+        if min(window.history, window.every, window.horizon) < 1 or window.past < 0:
+            raise HeedfulError("history, every and horizon must be at least 1, and past at least 0")
         self.lengths = np.array([episodes.episode(i).length for i in range(len(episodes))])
         kept = ranges if ranges is not None else {i: [(0, int(n))] for i, n in enumerate(self.lengths)}
         rows = [(i, a, b) for i, many in sorted(kept.items()) for a, b in many if b > a]
@@ -101,13 +103,13 @@ class Frames:
         i, t = self.place(k)
         window, last = self.window, int(self.lengths[i]) - 1
         back = np.maximum(t - window.every * np.arange(window.history - 1, -1, -1), 0)
-        ahead = t + np.arange(window.horizon)
+        ahead = t - window.past + np.arange(window.horizon)
         sample: Sample = {"episode": i, "frame": t}
         for name in window.states:
             sample[name] = self._values(i, name, back)
         for name in window.actions:
-            sample[name] = self._values(i, name, np.minimum(ahead, last))
-            sample[f"{name}_is_pad"] = ahead > last
+            sample[name] = self._values(i, name, ahead.clip(0, last))
+            sample[f"{name}_is_pad"] = (ahead < 0) | (ahead > last)
         for camera in window.cameras:
             sample[camera] = self.episodes.frames(i, camera, back.tolist())
         return sample

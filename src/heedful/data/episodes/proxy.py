@@ -31,14 +31,15 @@ BATCH = 64
 
 
 def fingerprint(episodes: Episodes, kind: Kind, size: tuple[int, int] | None, quality: int) -> str:
-    """What a proxy was made of: the files of the data set with their sizes and times, and how it was made."""
+    """What a proxy was made of: the data set's files with their sizes and times, its cameras, and how it was made."""
     files = (
         [episodes.path]
         if episodes.path.is_file()
         else sorted(p for p in episodes.path.rglob("*") if p.is_file())
     )
     told = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files if not p.name.startswith(".")]
-    return sha256(json.dumps([told, kind, size, quality]).encode()).hexdigest()
+    made = [told, list(episodes.info.cameras), kind, size, quality]
+    return sha256(json.dumps(made).encode()).hexdigest()
 
 
 def with_proxy(

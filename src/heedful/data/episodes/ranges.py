@@ -96,6 +96,23 @@ def idle_frames(
     return idle_by_speed(velocity, threshold or SPEED)
 
 
+def ranges_to_keep(
+    episodes: Episodes,
+    rule: Rule = "change",
+    threshold: float = 0.0,
+    column: str = "",
+    *,
+    min_idle: int = MIN_IDLE,
+    min_keep: int = MIN_KEEP,
+    drop_last: int = DROP_LAST,
+) -> dict[int, list[Range]]:
+    """What to keep of each episode: `keep_ranges` of its `idle_frames`."""
+    return {
+        i: keep_ranges(idle_frames(episodes, i, rule, threshold, column), min_idle, min_keep, drop_last)
+        for i in range(len(episodes))
+    }
+
+
 def range_key(meta: Mapping[str, Any], index: int) -> str:
     """What openpi calls an episode in its file of ranges; its number where the recording's folder is not known."""
     folder, file = meta.get("recording_folderpath"), meta.get("file_path")

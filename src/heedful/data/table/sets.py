@@ -14,12 +14,13 @@ do not matter. A set that was interrupted goes on where it ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,11 +68,14 @@ SETS = {
 }
 
 
-def set_of(name: str) -> TableSet:
-    """The set of a name. Raises HeedfulError for an unknown one."""
+def set_of(name: str, per_scene: int = 0) -> TableSet:
+    """The set of a name, with so many episodes of a scene (0: its own number). Raises HeedfulError for an unknown one,
+    and for another number of episodes of `in_domain`, whose tasks each have theirs."""
     if name not in SETS:
         raise HeedfulError(f"there is no data set {name!r} of the table; choose one of {', '.join(SETS)}")
-    return SETS[name]
+    if per_scene < 0 or (per_scene and SETS[name].successes):
+        raise HeedfulError(f"the set {name} cannot have {per_scene} episodes of a scene")
+    return replace(SETS[name], per_scene=per_scene) if per_scene else SETS[name]
 
 
 def held_out_scene(seed: int) -> Scene:
@@ -127,9 +131,9 @@ def _filled(scene: Scene, task: Task, layout: Layout, rng: np.random.Generator) 
     return replace(layout, places=places)
 
 
-def make_episode(name: str, seed: int, index: int, size: tuple[int, int]) -> Recorded:
+def make_episode(name: str, seed: int, index: int, size: tuple[int, int], per_scene: int = 0) -> Recorded:
     """Episode `index` of a set, from nothing else than these. Raises HeedfulError for an index it does not have."""
-    made = set_of(name)
+    made = set_of(name, per_scene)
     if not 0 <= index < made.episodes:
         raise HeedfulError(f"the set {name} has episodes 0 to {made.episodes - 1}, not {index}")
     if made.successes:
@@ -176,6 +180,7 @@ def generate(
     *,
     seed: int = 0,
     episodes: int = 0,
+    per_scene: int = 0,
     size: tuple[int, int] = (128, 128),
     codec: str = "h264",
     workers: int = 1,
@@ -183,18 +188,22 @@ def generate(
 ) -> int:
     """Write a set as LeRobotDataset v3; returns how many episodes the folder now holds.
 
-    episodes: of the set's, the first so many; 0: all. A folder that holds some of them is continued, and one of
-    another set or seed refused. workers: processes; the files are the same for any number of them. told(done, all) is
-    called after each episode. Raises HeedfulError for a folder that holds something else.
+    episodes: of the set's, the first so many; 0: all. per_scene: another number of episodes of each scene, which are
+    then other episodes. A folder that holds some of them is continued, and one of another set, seed or number refused.
+    workers: processes; the files are the same for any number of them. told(done, all) is called after each episode.
+    Raises HeedfulError for a folder that holds something else.
     """
-    made = set_of(name)
+    made = set_of(name, per_scene)
     count = min(episodes or made.episodes, made.episodes)
     info = table_info(size, made.convention)
-    info = replace(info, extra={**info.extra, "table_set": name, "table_seed": seed})
-    _check_folder(Path(folder), name, seed)
+    known: dict[str, Any] = {"table_set": name, "table_seed": seed}
+    if per_scene:
+        known["table_per_scene"] = per_scene
+    info = replace(info, extra={**info.extra, **known})
+    _check_folder(Path(folder), known)
     with EpisodeWriter(folder, info, codec=codec) as writer:
         begun = writer.info.total_episodes
-        for episode in _made(name, seed, range(begun, count), size, workers):
+        for episode in _made(name, seed, range(begun, count), size, per_scene, workers):
             for frame in episode.frames:
                 writer.add_frame(frame)
             writer.save_episode(episode.instructions, episode.meta)
@@ -203,29 +212,39 @@ def generate(
         return writer.info.total_episodes
 
 
-def _made(name: str, seed: int, indices: range, size: tuple[int, int], workers: int) -> Iterator[Recorded]:
+def _made(
+    name: str, seed: int, indices: range, size: tuple[int, int], per_scene: int, workers: int
+) -> Iterator[Recorded]:
     if workers <= 1:
-        yield from (make_episode(name, seed, index, size) for index in indices)
+        yield from (make_episode(name, seed, index, size, per_scene) for index in indices)
+        _table.cache_clear()  # an OpenGL context that is left until Python ends cannot be closed any more
         return
     # Fresh processes: an OpenGL context does not survive a fork. A few episodes ahead of the writer, not all.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting: list[Future[Recorded]] = []
         for index in indices:
-            waiting.append(pool.submit(make_episode, name, seed, index, size))
+            waiting.append(pool.submit(make_episode, name, seed, index, size, per_scene))
             if len(waiting) > 2 * workers:
                 yield waiting.pop(0).result()
         while waiting:
             yield waiting.pop(0).result()
 
 
-def _check_folder(folder: Path, name: str, seed: int) -> None:
+def _check_folder(folder: Path, known: Mapping[str, Any]) -> None:
     from heedful.model_folder import read_json
 
     place = folder.expanduser() / "meta" / "info.json"
     if place.exists():
         there = read_json(place)
-        if (there.get("table_set"), there.get("table_seed")) != (name, seed):
+        told = {name: there[name] for name in ("table_set", "table_seed", "table_per_scene") if name in there}
+        if told != known:
             raise HeedfulError(
-                f"{folder} holds {there.get('table_set', 'another data set')!r} of seed {there.get('table_seed')}, "
-                f"not {name!r} of seed {seed}: choose another folder"
+                f"{folder} holds {_words(told) or 'another data set'}, not {_words(known)}: choose another folder"
             )
+
+
+def _words(known: Mapping[str, Any]) -> str:
+    if not known:
+        return ""
+    many = f" with {known['table_per_scene']} episodes of a scene" if "table_per_scene" in known else ""
+    return f"{known.get('table_set')!r} of seed {known.get('table_seed')}{many}"

@@ -44,7 +44,12 @@ FAR = 2.0
 
 class UNetHead(DiffusionHead):
     """Predicts the noise in a chunk; sizes: `LAPTOP` or `PAPER`. noises: R, for each observation of a batch, which is
-    encoded once for all of them."""
+    encoded once for all of them.
+
+    residual: the network predicts what the noise is beyond sqrt(1 - kept) of the noisy chunk, which alone is most of it
+    (as Karras et al. 2022, section 5, precondition theirs). Without it, as in DROID's, the network must first learn to
+    give back its input, which a small one does not do well in a few thousand steps.
+    """
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class UNetHead(DiffusionHead):
         sampler: Literal["ancestral", "ddim"] = "ddim",
         sample_steps: int = 0,
         noises: int = 1,
+        residual: bool = False,
     ) -> None:
         if noises < 1:
             raise ValueError(f"noises must be at least 1; it is {noises}")
@@ -73,7 +79,11 @@ class UNetHead(DiffusionHead):
             sample_steps=sample_steps,
             net=net,
         )
-        self.noises = noises
+        self.noises, self.residual = noises, residual
+
+    def _noise(self, condition: Tensor, x: Tensor, step: int) -> Tensor:
+        predicted = super()._noise(condition, x, step)
+        return predicted + (1 - self.kept[step]).sqrt() * x if self.residual else predicted
 
     def loss(  # type: ignore[override]
         self, features: Scene, actions: Tensor, mask: Tensor, *, weight: Tensor | None = None
@@ -92,6 +102,8 @@ class UNetHead(DiffusionHead):
         clean = clean.clamp(-1, 1)
         x = kept.sqrt() * clean + (1 - kept).sqrt() * noise
         predicted = self.net(self.net.condition(features), x, step.to(x.dtype))
+        if self.residual:
+            predicted = predicted + (1 - kept).sqrt() * x
         rows = mask[:, None].expand_as(noise).flatten(0, 1)
         scale = None if weight is None else weight.repeat_interleave(self.noises)
         return denoising_loss(predicted.flatten(0, 1), noise.flatten(0, 1), mask=rows, weight=scale)
