@@ -122,7 +122,7 @@ def test_arms_differ_in_what_they_say(tmp_path: Path) -> None:
     assert [arm for arm, cfg in made.items() if cfg.ranges] == ["filtered"]
     assert made["filtered"].ranges == tuple(f"{p}.ranges.json" for p in (own, *plain.mix))
     assert [arm for arm, cfg in made.items() if cfg.instructions == 1] == ["one-instruction"]
-    assert [arm for arm, cfg in made.items() if cfg.actions == "absolute"] == ["absolute"]
+    assert [arm for arm, cfg in made.items() if cfg.actions == "delta"] == ["delta"]
     size = SIZES["main"]
     scenes = {"diverse": 60, "narrow": 3, "oxe": 60}
     assert len({scenes[name] * size.per_scene[name] for name in scenes}) == 1, "as many episodes"
@@ -274,9 +274,7 @@ def made_up(good: bool, seeds: tuple[int, ...] = (0, 1, 2)) -> Any:
     done = {}
     for seed in seeds:
         for setup, arm in ALL:
-            worth = {"diverse": 0.8, "full": 0.75, "mix-25": 0.6, "mix-75": 0.6, "absolute": 0.95}.get(
-                arm, 0.3
-            )
+            worth = {"diverse": 0.8, "full": 0.75, "mix-25": 0.6, "mix-75": 0.6}.get(arm, 0.3)
             more: dict[str, Any] = {"first": 12, "stuck": 0.4, "near": 0.2}
             if arm == "diverse":
                 more["near"] = 0.01

@@ -52,7 +52,7 @@ ARMS: dict[str, dict[str, Arm]] = {
         "mix-75": Arm("many scenes, three quarters of a batch", "diverse", weight=0.75),
         "filtered": Arm("many scenes, without idle frames", "diverse", idle=False),
         "one-instruction": Arm("many scenes, one instruction", "diverse", train={"instructions": 1}),
-        "absolute": Arm("many scenes, poses to go to", "diverse", train={"actions": "absolute"}),
+        "delta": Arm("many scenes, changes of the pose", "diverse", train={"actions": "delta"}),
     },
 }
 """By setup. What the second one varies is the arm `diverse` of the first."""
@@ -74,10 +74,9 @@ SMALL: Knobs = {
     "size": 48,
     "channels": (16, 32, 64, 64),
     "widths": (32, 64, 128),
-    "noises": 8,
+    "noises": 4,
     "jitter": 0.1,
-    "actions": "delta",
-    "batch_size": 16,
+    "batch_size": 32,
     "learning_rate": 1e-3,
     "warmup": 100.0,
     "precision": "fp32",
