@@ -113,7 +113,7 @@ class Config:
     """PackTable: episodes in which the pair is measured; 0: none."""
     seed: int = 0
     """Of everything."""
-    device: str = "cpu"
+    device: str = "auto"
     """cpu, cuda, mps or auto."""
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
     """Arithmetic of training."""

@@ -32,7 +32,7 @@ class Eval:
     """How many; their seeds are the same for every run."""
     out: str = ""
     """Where to write the episodes as JSON."""
-    device: str = "cpu"
+    device: str = "auto"
     """cpu, cuda, mps or auto."""
     json: bool = False
     """Print the measures as JSON."""

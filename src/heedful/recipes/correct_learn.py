@@ -62,7 +62,7 @@ class Learn:
     """PackTable: episodes in which the pair is measured, before and after; 0: none."""
     seed: int = 0
     """Of everything."""
-    device: str = "cpu"
+    device: str = "auto"
     """cpu, cuda, mps or auto."""
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
     """Arithmetic of training."""

@@ -16,29 +16,23 @@ Every POST but /api/keys answers with the new state; an episode is on disk befor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from heedful.recipes.demos_record import Record
-from heedful.serve.answers import HANDLERS, Kinds, Plain, answer, body, file_routes
+from heedful.serve.answers import Kinds, Plain, body
 from heedful.serve.command import Page, serve
 from heedful.serve.record_page import RecordPage
+from heedful.serve.robot_app import robot_app
 
 _FILES = {
     "/": ("page/record.html", "text/html"),
     "/record.js": ("page/record.js", "text/javascript"),
-    "/controls.css": ("page/controls.css", "text/css"),
     "/record.css": ("page/record.css", "text/css"),
-    "/ask.js": ("page/ask.js", "text/javascript"),
-    "/page.css": ("../templates/page.css", "text/css"),
-    "/icon.svg": ("page/icon.svg", "image/svg+xml"),
 }
 
 
@@ -56,29 +50,9 @@ def main(options: Record) -> int:
 def make_app(page: RecordPage) -> Starlette:
     """The app of one page; the robot is reached when it starts. `Guard` must stand in front of it."""
 
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        page.start()
-        yield
-        await run_in_threadpool(page.stop)
-
-    def state(request: Request) -> Response:
-        return answer(request, page.state())
-
-    def picture(request: Request) -> Response:
-        return Response(page.picture(request.query_params.get("camera", "")), media_type="image/jpeg")
-
     async def keys(request: Request) -> Response:
         page.held((await body(request, {"keys": list}))["keys"])
         return Plain({})
-
-    def doing(do: Callable[..., None], kinds: Kinds) -> Callable[[Request], Any]:
-        async def route(request: Request) -> Response:
-            said = await body(request, kinds)
-            await run_in_threadpool(do, **said)
-            return answer(request, await run_in_threadpool(page.state))
-
-        return route
 
     writing: dict[str, tuple[Callable[..., None], Kinds]] = {
         "/api/setup": (page.set_up, {"collector": str, "building": str, "ticked": list, "typed": str}),
@@ -89,14 +63,4 @@ def make_app(page: RecordPage) -> Starlette:
         "/api/mark": (page.mark, {"name": str, "success": bool}),
         "/api/describe": (page.describe, {"name": str, "texts": list}),
     }
-    return Starlette(
-        routes=[
-            *file_routes(_FILES),
-            Route("/api/state", state),
-            Route("/api/picture", picture),
-            Route("/api/keys", keys, methods=["POST"]),
-            *(Route(path, doing(*what), methods=["POST"]) for path, what in writing.items()),
-        ],
-        exception_handlers=HANDLERS,
-        lifespan=lifespan,
-    )
+    return robot_app(page, _FILES, writing, Route("/api/keys", keys, methods=["POST"]))
