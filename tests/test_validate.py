@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -306,13 +307,16 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_damaged_gzip_files(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl.gz"
-    rows = [{"prompt": os.urandom(200).hex()} for _ in range(400)]
+    draw = random.Random(0)
+    rows = [{"prompt": draw.randbytes(200).hex()} for _ in range(400)]
     whole = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def found(data: bytes) -> tuple[int, str]:
         path.write_bytes(data)
         report = check([str(path)])
-        assert report.error_count and report.files[0].rows <= 401
+        assert report.error_count
+        if "breaks off" in report.problems[-1].message:  # what a flipped bit makes may well have more lines
+            assert report.files[0].rows <= 401
         return report.problems[-1].line, report.problems[-1].message
 
     line, message = found(whole[: len(whole) // 2])
@@ -512,6 +516,8 @@ def test_no_values_make_the_check_fail(file: Path, rows: list[Row], kind: str) -
         made = list(open_rows(file, kind))
     except HeedfulError:
         assert report.error_count
+        if "breaks off" in report.problems[-1].message:  # what a flipped bit makes may well have more lines
+            assert report.files[0].rows <= 401
         return
     assert report.error_count == 0
     for row in made:
