@@ -1,9 +1,10 @@
-"""Offline data as episodes: Minari's folders, D4RL's HDF5, .npz with D4RL's names, Parquet with LeRobot's, and our own.
+"""Offline data as episodes: Minari's folders, D4RL's HDF5, .npz with D4RL's names, robots' demonstrations, and our own.
 
     Minari    DATASET/data/main_data.hdf5 with a group for each episode, and metadata.json (the package is not needed)
     D4RL      observations, actions, rewards, terminals and timeouts (or next_observations), one row for each step
     .npz      the same names
     Parquet   observation.*, action, next.reward, next.done, episode_index; next.truncated and next.success if there
+    robots    demonstrations of any layout that `heedful.data.episodes` reads; see `offline_robot`
     ours      a folder that `heedful act collect` or a `ReplayBuffer` has written
 
 An episode of S steps has S + 1 states. Where a file does not hold the last one, it is not made up: after a step that
@@ -14,7 +15,7 @@ counted.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,13 +25,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heedful.data import offline_minari
+from heedful.data.episodes import recognises as demonstrations
+from heedful.data.offline_robot import robot_steps
 from heedful.data.replay import FORMAT, Episode, ReplayBuffer
 from heedful.errors import HeedfulError
 from heedful.model_folder import read_json
 
 Array = NDArray[Any]
 HDF5 = (".hdf5", ".h5", ".hdf")
-FORMS = "a Minari folder, D4RL's .hdf5, .npz, .parquet, or a folder of `heedful act collect`"
+FORMS = (
+    "a Minari folder, D4RL's .hdf5, .npz, .parquet, robot demonstrations (LeRobotDataset, DROID, RLDS, robomimic, "
+    "ALOHA), or a folder of `heedful act collect`"
+)
 
 
 @dataclass
@@ -64,10 +70,13 @@ MINARI = {**D4RL, "terminal": "terminations"}
 LEROBOT = {"action": "action", "reward": "next.reward", "terminal": "next.done"}
 
 
-def read_episodes(path: str | Path, *, max_steps: int = 0) -> Iterator[Found]:
+def read_episodes(
+    path: str | Path, *, max_steps: int = 0, names: Collection[str] = (), unmarked_succeed: bool = False
+) -> Iterator[Found]:
     """The episodes of a file or folder, in order.
 
-    max_steps: where an episode of a file without timeouts was cut, as D4RL's older files need it.
+    max_steps: where an episode of a file without timeouts was cut, as D4RL's older files need it. names: the
+    observations to read of demonstrations, which have many; all of them without. unmarked_succeed: see `robot_steps`.
     Raises HeedfulError for a file that is not there or of no known kind, and for fields that are missing or of
     different lengths.
     """
@@ -82,12 +91,14 @@ def read_episodes(path: str | Path, *, max_steps: int = 0) -> Iterator[Found]:
             yield from _flat(str(inner), _arrays(file), max_steps)
     elif kind == "npz":
         yield from _flat(str(inner), _npz(inner), max_steps)
+    elif kind == "robot":
+        yield from _robot(inner, names, unmarked_succeed)
     else:
         yield from _parquet(inner)
 
 
 def kind_of(path: Path) -> tuple[str, Path]:
-    """(replay, minari, d4rl, npz or parquet; the file or folder that holds the data)."""
+    """(replay, minari, d4rl, npz, robot or parquet; the file or folder that holds the data)."""
     if not path.exists():
         raise HeedfulError(f"{path} does not exist; --data is {FORMS}")
     if path.is_dir():
@@ -101,12 +112,18 @@ def kind_of(path: Path) -> tuple[str, Path]:
                 raise HeedfulError(
                     f"{folder} has no main_data.hdf5 (its format is {said!r}); only Minari's HDF5 is read"
                 )
+        if demonstrations(path):
+            return "robot", path
         raise HeedfulError(f"{path} is a folder without data that is known: --data is {FORMS}")
     if path.suffix in HDF5:
         with _hdf5(path) as file:
-            return ("minari" if any(name.startswith("episode_") for name in file) else "d4rl"), path
+            if any(name.startswith("episode_") for name in file):
+                return "minari", path
+        return ("robot" if demonstrations(path) else "d4rl"), path
     if path.suffix in (".npz", ".parquet"):
         return path.suffix[1:], path
+    if demonstrations(path):
+        return "robot", path
     raise HeedfulError(f"{path}: {path.suffix or 'no ending'} is not known; --data is {FORMS}")
 
 
@@ -162,6 +179,14 @@ def _minari(path: Path) -> Iterator[Found]:
                 info["success"] = success
             short = any(len(values) == count for values in states.values())
             yield _episode(states, action, reward, terminal, where, info, complete=not short)
+
+
+def _robot(path: Path, names: Collection[str], unmarked_succeed: bool) -> Iterator[Found]:
+    for steps in robot_steps(path, names, unmarked_succeed=unmarked_succeed):
+        called = {**LEROBOT, **{n: f"observation.{n}" for n in steps.observations}}
+        where = Place(f"{path}: episode {steps.number}", called)
+        states = _named(steps.observations, where)
+        yield _episode(states, steps.action, steps.reward, steps.terminal, where, steps.info)
 
 
 def _parquet(path: Path) -> Iterator[Found]:

@@ -67,13 +67,15 @@ def import_episodes(
     space: ActionSpace | None = None,
     max_steps: int = 0,
     drop_faulty: bool = False,
+    unmarked_succeed: bool = False,
     task: str = "",
 ) -> tuple[ReplayBuffer, dict[str, Any]]:
     """Put the episodes of all files, in order, into a new buffer in `folder`; what was there of it is replaced.
 
     shapes, space: what the environment has; without them the first episode says the shapes, and bounds are not checked.
-    drop_faulty: leave faulty episodes out and count them. task: what episodes that do not
-    say it were to do. The second value is what was found: episodes, steps, faulty (how many were left out), short
+    Of demonstrations of robots, which have many, only the observations of the environment are read. drop_faulty: leave
+    faulty episodes out and count them. unmarked_succeed: see `offline_robot.robot_steps`. task: what episodes that do
+    not say it were to do. The second value is what was found: episodes, steps, faulty (how many were left out), short
     (episodes without a usable step), left_out (steps whose next state is not in the file), low and high (of each number
     of an action), shapes.
 
@@ -86,7 +88,9 @@ def import_episodes(
     low = high = np.zeros(0)
     wrong = 0
     for path in paths:
-        for found in read_episodes(path, max_steps=max_steps):
+        names = tuple(shapes or ())
+        every = read_episodes(path, max_steps=max_steps, names=names, unmarked_succeed=unmarked_succeed)
+        for found in every:
             counts["left_out"] += found.left_out
             if found.episode.steps < 1:
                 counts["short"] += 1

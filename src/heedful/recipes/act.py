@@ -35,9 +35,12 @@ class Config:
     out: str = "runs/act"
     """The run folder. The same command again resumes it."""
     data: tuple[str, ...] = ()
-    """Offline data: Minari folders, D4RL's HDF5, .npz, LeRobot's Parquet, or folders of `heedful act collect`."""
+    """Offline data: Minari folders, D4RL's HDF5, .npz, LeRobot's Parquet, robot demonstrations of any layout that
+    `heedful demos` reads, or folders of `heedful act collect`."""
     drop_faulty: bool = False
     """Leave out episodes of --data that have errors, and count them, instead of stopping."""
+    unmarked_succeed: bool = False
+    """Take demonstrations without rewards that do not say whether they succeeded for successes, instead of stopping."""
     env: str = ""
     """The environment: a gymnasium id, `package:ID`, or `path.py:function` that returns one."""
     env_args: tuple[str, ...] = ()

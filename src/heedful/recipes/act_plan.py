@@ -273,7 +273,7 @@ def _sizes(cfg: Config) -> tuple[int, int, dict[str, Any]]:
 
         episodes = 0
         for path in cfg.data:
-            for found in read_episodes(path, max_steps=cfg.max_steps):
+            for found in read_episodes(path, max_steps=cfg.max_steps, unmarked_succeed=cfg.unmarked_succeed):
                 episodes, rows = episodes + 1, rows + found.episode.steps
                 if not actions:
                     shapes = [v.shape[1:] for v in found.episode.observations.values()]

@@ -97,6 +97,7 @@ def open_world(cfg: Config, run: Run) -> World:
             space=space,
             max_steps=cfg.max_steps,
             drop_faulty=cfg.drop_faulty,
+            unmarked_succeed=cfg.unmarked_succeed,
             task=cfg.task,
         )
         return found

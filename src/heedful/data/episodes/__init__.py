@@ -36,6 +36,8 @@ NUMBERS = (
     *("float16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
+SUCCESS = ("is_episode_successful", "success")
+"""Where an episode's row says whether it succeeded."""
 SPEAKER = {"interjection": "user", "task_aug": "user"}
 """Who says a row of a style where nobody is named; the other styles are the assistant's."""
 
@@ -187,19 +189,34 @@ def open_episodes(path: str | Path) -> Episodes:
 
     Raises HeedfulError where there is none, and where its tables cannot be read, naming the file.
     """
-    from importlib import import_module
-
     place = Path(path).expanduser()
     if not place.exists():
         raise HeedfulError(f"{place}: there is no such file or folder")
-    for module in ("lerobot", "rlds", "droid", "hdf5"):
-        reader = import_module(f"heedful.data.episodes.{module}")
-        if reader.recognises(place):
-            return reader.open_folder(place)
+    reader = _reader_of(place)
+    if reader is not None:
+        return reader.open_folder(place)
     raise HeedfulError(
         f"{place} holds no demonstrations that are known: LeRobotDataset v2.1 and v3 (meta/info.json), RLDS "
         "(*.tfrecord-*), DROID as recorded (trajectory.h5), HDF5 of robomimic or ALOHA"
     )
+
+
+def recognises(path: Path) -> bool:
+    """Whether there are demonstrations of a known layout at `path`, which exists."""
+    return _reader_of(path) is not None
+
+
+def _reader_of(path: Path) -> Any:
+    from importlib import import_module
+
+    readers = (import_module(f"heedful.data.episodes.{m}") for m in ("lerobot", "rlds", "droid", "hdf5"))
+    return next((reader for reader in readers if reader.recognises(path)), None)
+
+
+def outcome(episode: Episode) -> bool | None:
+    """Whether an episode succeeded, as its row says; None where it does not say."""
+    said = [bool(episode.meta[name]) for name in SUCCESS if episode.meta.get(name) is not None]
+    return all(said) if said else None
 
 
 def check_index(i: int, count: int, path: Path) -> int:

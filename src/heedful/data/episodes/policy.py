@@ -23,6 +23,7 @@ from heedful.data.episodes import (
     check_columns,
     check_index,
     check_range,
+    outcome,
 )
 from heedful.errors import HeedfulError
 from heedful.policies.droid import ACTION, STATE, Actions, action_of, state_of
@@ -32,8 +33,6 @@ Reading = Literal["cartesian", "as_is"]
 have 7 numbers each (a pose, or a change of one, and a gripper), whatever they mean."""
 POSE, CLOSED = "observation.state.cartesian_position", "observation.state.gripper_position"
 TOLD, GRIP = "action.cartesian_position", "action.gripper_position"
-SUCCESS = ("is_episode_successful", "success")
-"""Where an episode's row says whether it succeeded."""
 SPOKEN = ("language_instruction", "language_instruction_2", "language_instruction_3")
 
 
@@ -133,8 +132,7 @@ class PolicyEpisodes:
 
 def succeeded(episode: Episode) -> bool:
     """Whether an episode is one to learn from: its row does not say that it failed."""
-    said = [episode.meta[name] for name in SUCCESS if name in episode.meta]
-    return all(bool(value) for value in said)
+    return outcome(episode) is not False
 
 
 def instructions_of(episodes: Episodes, i: int) -> tuple[str, ...]:

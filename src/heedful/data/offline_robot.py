@@ -1,0 +1,114 @@
+"""Robot demonstrations of any layout that `heedful.data.episodes` reads, as steps with rewards.
+
+Rewards are those of the data (`next.reward`). Where it has none, an episode that is marked as a success is worth 1 at
+its last frame and 0 before it, one marked as a failure 0 throughout. Data that say neither are refused, unless whoever
+has them says that they are successes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heedful.data.episodes import Episodes, open_episodes, outcome
+from heedful.errors import HeedfulError
+
+Array = NDArray[Any]
+SEEN = "observation."
+REWARD, DONE, CUT, SUCCESS = "next.reward", "next.done", "next.truncated", "next.success"
+MARKED = "is_episode_successful"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One episode: observations by name (T, ...), action (T, A), reward and terminal (T,), and what is known of it."""
+
+    number: int
+    observations: Mapping[str, Array]
+    action: Array
+    reward: Array
+    terminal: Array
+    info: dict[str, Any]
+
+
+def robot_steps(
+    path: Path, wanted: Collection[str] = (), *, unmarked_succeed: bool = False
+) -> Iterator[Steps]:
+    """The episodes of a data set, in order; names of observations without "observation.".
+
+    wanted: which observations; all of them without. Of those that the data does not have nothing is said here.
+    unmarked_succeed: take episodes that do not say whether they succeeded for successes.
+    Raises HeedfulError where there is no `action`, no observation, or neither rewards nor marks of success.
+    """
+    data = open_episodes(path)
+    there = set(data.info.columns)
+    if "action" not in there:
+        raise HeedfulError(f"{path}: action is missing; there are {', '.join(sorted(there)) or 'no columns'}")
+    seen = [n for n in (*data.info.columns, *data.info.cameras) if n.startswith(SEEN) and _is_wanted(n, data)]
+    names = [n for n in seen if not wanted or n.removeprefix(SEEN) in wanted]
+    if not names:
+        raise HeedfulError(
+            f"{path}: no observation {'of ' + ', '.join(sorted(wanted)) if wanted else ''} is in the data; "
+            f"it has {', '.join(n.removeprefix(SEEN) for n in seen) or 'none'}"
+        )
+    extra = [n for n in (REWARD, DONE, CUT, SUCCESS, MARKED) if n in there]
+    columns = ["action", *extra, *(n for n in names if n not in data.info.cameras)]
+    for number in range(len(data)):
+        episode = data.episode(number)
+        values = data.columns(number, columns)
+        pictures = {n: data.frames(number, n, range(episode.length)) for n in names if n in data.info.cameras}
+        good = _good(outcome(episode), values)
+        if good is None and unmarked_succeed:
+            good = True
+        reward = _rewards(values, good, f"{path}: episode {number}")
+        info: dict[str, Any] = {"episode_index": number}
+        if good is not None:
+            info["success"] = good
+        if episode.tasks:
+            info["task"] = episode.tasks[0]
+        both = {**values, **pictures}
+        yield Steps(
+            number,
+            {n.removeprefix(SEEN): both[n] for n in names},
+            values["action"],
+            reward,
+            _terminals(values, good, episode.length),
+            info,
+        )
+
+
+def _is_wanted(name: str, data: Episodes) -> bool:
+    return name in data.info.cameras or data.info.features[name].dtype != "string"
+
+
+def _good(marked: bool | None, values: Mapping[str, Array]) -> bool | None:
+    told = [bool(np.any(values[n])) for n in (SUCCESS, MARKED) if n in values]
+    return told[0] if told else marked
+
+
+def _rewards(values: Mapping[str, Array], good: bool | None, where: str) -> Array:
+    if REWARD in values:
+        return np.asarray(values[REWARD], np.float64).reshape(-1)
+    if good is None:
+        raise HeedfulError(
+            f"{where} has neither rewards ({REWARD}) nor a mark of success. If all episodes that have none are "
+            "successes, say so with --unmarked-succeed"
+        )
+    reward = np.zeros(len(values["action"]))
+    reward[-1:] = float(good)
+    return reward
+
+
+def _terminals(values: Mapping[str, Array], good: bool | None, length: int) -> Array:
+    """1 where the task ended, not where time ran out."""
+    if DONE not in values:
+        ends = np.zeros(length)
+        ends[-1:] = float(bool(good))
+        return ends
+    done = np.asarray(values[DONE], np.float64).reshape(-1)
+    return np.where(np.asarray(values[CUT]).reshape(-1) > 0, 0.0, done) if CUT in values else done
