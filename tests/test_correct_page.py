@@ -18,12 +18,15 @@ from talking import ExpertPair
 
 pytest.importorskip("mujoco")
 
+from heedful.cli import main
 from heedful.data.corrections import CorrectionLog
 from heedful.data.episodes import open_episodes
 from heedful.errors import HeedfulError
 from heedful.recipes import correct_models
 from heedful.recipes.correct_run import Options
 from heedful.recipes.correct_session import open_session
+from heedful.serve import correct_app
+from heedful.serve.command import Page
 from heedful.serve.correct_app import make_app
 from heedful.serve.correct_page import CorrectPage
 from heedful.serve.guard import CSRF, Guard, names_of
@@ -67,6 +70,25 @@ def browsing(
 
         until(lambda: browser.get("/api/state").json()["connected"])
         yield browser, post
+
+
+def test_serve_opens_this_page_for_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def serve(make: Callable[[], Page], *where: Any) -> int:
+        asked.extend([make(), *where])
+        return 0
+
+    monkeypatch.setattr(correct_app, "serve", serve)
+    run = tmp_path / "run"
+    for folder in (run, run / "model"):  # a run, and the model of one, as `correct run` takes them
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "talker.json").write_text("{}")
+        asked.clear()
+        out = tmp_path / f"of-{folder.name}"
+        assert main(["serve", str(folder), "--out", str(out), "--port", "0", "--allow-host", "robot"]) == 0
+        page, *where = asked
+        assert page.told == f"{out}: 0 episodes" and where == ["127.0.0.1", 0, "", ("robot",)]
 
 
 def until(true: Callable[[], Any], seconds: float = 30) -> None:

@@ -27,10 +27,10 @@ VARIABLE = "HEEDFUL_TOKEN"
 
 @dataclass(frozen=True)
 class Serve:
-    """A web page on which one person picks the better of two answers, and sees what the reward learns from it."""
+    """The web page of a run: one person picks the better of two answers, or corrects a robot in words."""
 
     run: Positional[Annotated[str, arg(metavar="RUN")]]
-    """A run folder of `heedful personalize fit`."""
+    """A run folder of `heedful personalize fit`, or of `heedful correct train` or `learn`."""
     port: int = 8765
     """The port; 0 takes any that is free."""
     host: str = "127.0.0.1"
@@ -40,11 +40,15 @@ class Serve:
     allow_host: tuple[str, ...] = ()
     """More names that the page is reached by, such as that of a proxy; others are refused (DNS rebinding)."""
     criterion: Literal["bald", "entropy", "variance", "random"] = "bald"
-    """Which pair is asked about next, until another choice is made on the page."""
+    """personalize: which pair is asked about next, until another choice is made on the page."""
+    out: str = "runs/corrections"
+    """correct: where episodes and corrections go; see `heedful correct run --person web`, which has more options."""
 
 
 def main(options: Serve) -> int:
     """Run `heedful serve` until it is stopped. Raises HeedfulError when it cannot start."""
+    if _follows_commands(Path(options.run)):
+        return _correct(options)
 
     def make() -> Page:
         from heedful.serve.app import make_app
@@ -57,6 +61,19 @@ def main(options: Serve) -> int:
         )
 
     return serve(make, options.host, options.port, options.token, options.allow_host)
+
+
+def _follows_commands(run: Path) -> bool:
+    place = run.expanduser()
+    return any((folder / "talker.json").is_file() for folder in (place, place / "model"))
+
+
+def _correct(options: Serve) -> int:
+    from heedful.recipes.correct_run import Options
+    from heedful.serve.correct_app import main
+
+    there = {name: getattr(options, name) for name in ("run", "out", "port", "host", "token", "allow_host")}
+    return main(Options(person="web", episodes=0, **there))
 
 
 @dataclass(frozen=True)
