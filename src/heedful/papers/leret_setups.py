@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from heedful.data.hops import Question, read_questions
 from heedful.errors import HeedfulError
-from heedful.papers.leret_writer import Writer, make_writer, perfect_reader
+from heedful.papers.leret_writer import Writer, make_practised, make_writer, perfect_reader
 from heedful.run import Run, derive_seed
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ REAL = "multihop"
 @dataclass(frozen=True)
 class Data:
     """kind: which; train, dev, test: questions of a seed (dev: of the first seed alone, to choose learning rates by);
-    entities, lengths: of a generated world; writer: how its start model is made, else it is SmolLM2."""
+    entities, lengths: of a generated world; writer: how its start model is made, else it is SmolLM2; practice: on how
+    many questions of another world SmolLM2 practises first."""
 
     kind: Kind
     train: int
@@ -38,6 +39,7 @@ class Data:
     entities: int = 1200
     lengths: tuple[int, ...] = (2, 3)
     writer: Writer | None = None
+    practice: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,12 @@ def split(questions: Sequence[Question], data: Data, seed: int) -> dict[str, lis
     return sides
 
 
-def model(data: Data, setup: str, files: Files, run: Run, *, hops: int, k: int) -> str:
-    """The start model: SmolLM2, or the small writer, made from the training questions."""
+def model(data: Data, setup: str, files: Files, run: Run, *, hops: int, k: int, passage_words: int) -> str:
+    """The start model: SmolLM2, with practice or without, or the small writer, made from the training questions."""
+    if data.practice:
+        how = {"hops": hops, "k": k, "passage_words": passage_words}
+        name = f"{setup}/practised"
+        return str(make_practised(data.entities, data.lengths, data.practice, **how, run=run, name=name))
     if data.writer is None:
         return "smollm2"
     from heedful.data.hops.world import World
