@@ -15,10 +15,19 @@ import pytest
 
 from heedful import run as run_module
 from heedful.data.hops import Question
+from heedful.data.hops.world import World
 from heedful.data.passages import Passage
 from heedful.errors import NothingToLearn
 from heedful.judges.search import Hit
-from heedful.papers import leret, leret_arms, leret_claims, leret_rules, leret_setups, onpolicy_arms
+from heedful.papers import (
+    leret,
+    leret_arms,
+    leret_claims,
+    leret_rules,
+    leret_setups,
+    leret_writer,
+    onpolicy_arms,
+)
 from heedful.papers.leret_arms import NAMES, RUNS, SIZES, Size
 from heedful.papers.leret_intervals import Means, over_all, settled, tau
 from heedful.papers.leret_rules import ask_feasible
@@ -275,6 +284,44 @@ def test_every_arm_of_the_issue_is_a_run_whose_options_have_a_meaning(tmp_path: 
 
 
 # ---- setups and rules
+
+
+def test_practice_is_half_right_on_another_world_and_is_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from tiny import save
+
+    from heedful.judges.search_index import cached_index
+    from heedful.policies import decoder
+    from heedful.policies.language import LanguagePolicy
+
+    own, other = World(0, 240, (2,)), World(leret_writer.ANOTHER, 240, (2,))
+    asked = other.questions("train", 40)
+    assert not {q.question for q in asked} & {q.question for q in own.questions("test", 40)}
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(passage._asdict()) + "\n" for passage in other))
+    _, search = cached_index(str(corpus), "bm25", quiet=True)
+    lessons = leret_writer.practice(other, asked, search, 2, 3, 0, 40)
+    assert len(lessons) == 80 and all("Found so far:\n(nothing yet)" in prompt for prompt, _ in lessons[:40])
+    hits = search([query for _, query in lessons[40:]], 3)
+    found = [
+        q.gold_titles[1] in [hit.passage.title for hit in some] for q, some in zip(asked, hits, strict=True)
+    ]
+    assert sum(found[0::2]) >= 15 and sum(found[1::2]) < sum(found[0::2]) - 5
+
+    start = save(tmp_path / "start")
+    monkeypatch.setattr(leret_writer, "START", str(start))
+    how: dict[str, Any] = {"hops": 2, "k": 1, "passage_words": 5}
+    with open_run(tmp_path / "run", {}, seed=0) as run:
+        made = leret_writer.make_practised(240, (2,), 12, **how, run=run, name="world/practised")
+        monkeypatch.setattr(decoder, "fit_tokens", lambda *_, **__: pytest.fail("practised twice"))
+        assert leret_writer.make_practised(240, (2,), 12, **how, run=run, name="world/practised") == made
+        data = Data("world", 1, 1, entities=240, lengths=(2,), practice=12)
+        files = SimpleNamespace(corpus="", train="")
+        assert leret_setups.model(data, "world", files, run, **how) == str(made)  # type: ignore[arg-type]
+    before, after = (LanguagePolicy.load(str(place), device="cpu").module for place in (start, made))
+    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
 def test_real_questions_are_split_by_kind_without_overlap() -> None:

@@ -29,6 +29,7 @@ from heedful.run import Run, derive_seed
 
 SHOWN = 60
 """Words of a passage in the small writer's prompts."""
+START = "smollm2"
 ANOTHER = 1
 """The seed of the world that SmolLM2 practises on; that of the reproduction is 0."""
 
@@ -104,7 +105,7 @@ def make_practised(
     _, retriever = cached_index(str(run.path(f"{name}-corpus.jsonl")), "bm25", quiet=True)
     asked = world.questions("train", questions)
     lessons = practice(world, asked, retriever, hops, k, derive_seed(run.seed, name), passage_words)
-    policy = LanguagePolicy.load("smollm2")
+    policy = LanguagePolicy.load(START)
     rows = [{"group": policy.group(prompt, [query])} for prompt, query in lessons]
     settings = FitConfig(
         lr=2e-4,
