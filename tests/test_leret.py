@@ -35,6 +35,7 @@ from heedful.papers.leret_setups import Data, split
 from heedful.papers.results import Claim, Results, write_results
 from heedful.recipes import retrieve_train
 from heedful.recipes.retrieve_pipeline import Turn
+from heedful.recipes.retrieve_writers import case_for
 from heedful.run import Run, open_run
 
 pytest.importorskip("bm25s", reason="BM25 needs the extra retrieve")
@@ -302,9 +303,14 @@ def test_practice_is_half_right_on_another_world_and_is_done_once(
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps(passage._asdict()) + "\n" for passage in other))
     _, search = cached_index(str(corpus), "bm25", quiet=True)
-    lessons = leret_writer.practice(other, asked, search, 2, 3, 0, 40)
-    assert len(lessons) == 80 and all("Found so far:\n(nothing yet)" in prompt for prompt, _ in lessons[:40])
-    hits = search([query for _, query in lessons[40:]], 3)
+    cases = leret_writer.practice(other, asked, search, 2, 3, 0)
+    assert len(cases) == 80 and [len(case.turn.queries) for case in cases] == [0] * 40 + [1] * 40
+    shown = leret_writer.demonstrated(cases, 2, 40, 0)
+    assert {len(some) for some in shown} == {0, 1, 2} and 25 < sum(not some for some in shown) < 55
+    way_of = {case_for(c.turn.question.question, c.turn.context, 40, c.query): c.way for c in cases}
+    assert all(way_of[demo] == case.way for case, some in zip(cases, shown, strict=True) for demo in some)
+    assert not any(c.turn.question.question in "".join(some) for c, some in zip(cases, shown, strict=True))
+    hits = search([case.query for case in cases[40:]], 3)
     found = [
         q.gold_titles[1] in [hit.passage.title for hit in some] for q, some in zip(asked, hits, strict=True)
     ]
@@ -312,7 +318,7 @@ def test_practice_is_half_right_on_another_world_and_is_done_once(
 
     start = save(tmp_path / "start")
     monkeypatch.setattr(leret_writer, "START", str(start))
-    how: dict[str, Any] = {"hops": 2, "k": 1, "passage_words": 5}
+    how: dict[str, Any] = {"hops": 2, "k": 1, "passage_words": 5, "demos": 2}
     with open_run(tmp_path / "run", {}, seed=0) as run:
         made = leret_writer.make_practised(240, (2,), 12, **how, run=run, name="world/practised")
         monkeypatch.setattr(decoder, "fit_tokens", lambda *_, **__: pytest.fail("practised twice"))

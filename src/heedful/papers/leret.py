@@ -18,8 +18,9 @@ a CPU's budget:
 6. The passages are searched with BM25, and with MiniLM where another retriever is asked for; the paper has ColBERT.
 7. The readers are rules, not a large model: in the world one that answers right where all is found. The real questions
    are not answered.
-8. In the world SmolLM2 practises first on 400 questions of another world: half of the queries it imitates are right,
-   half ask for a name that the best passage happens to mention. Without that it writes answers, not queries: in a trial
+8. In the world SmolLM2 practises first on 300 questions of another world: half of the queries it imitates are right,
+   half ask for a name that the best passage happens to mention, and half of them follow demonstrations of the same
+   way. Without that it writes answers, not queries: in a trial
    none of 576 second queries found what was missing, so that there was nothing to learn from, and ten demonstrations of
    right queries changed nothing. The paper's models read well enough. FOLDOC and the real questions have SmolLM2 as it
    comes.

@@ -144,7 +144,7 @@ SMOLLM2: dict[str, Any] = {
 RATES: dict[str, dict[str, tuple[Any, ...]]] = {
     "leret": {"cd_learning_rate": (2e-4, 5e-4), "learning_rate": (5e-5, 2e-4)},
 }
-WORLD = Data("world", 48, 54, dev=20, entities=1200, lengths=(2,), practice=400)
+WORLD = Data("world", 48, 54, dev=20, entities=1200, lengths=(2,), practice=300)
 REAL = Data("real", 60, 80)
 
 SIZES: dict[Tier, dict[str, Size]] = {
@@ -191,7 +191,8 @@ def run_arms(tier: Tier, setup: str, seed: int, run: Run, until: float | None = 
     if first is None:
         return done
     own = files(size.data, setup, seed, run)
-    searched = {name: size.options.get(name, 60) for name in ("hops", "k", "passage_words")}
+    shown = {"passage_words": 60, **size.options}
+    searched = {name: shown[name] for name in ("hops", "k", "passage_words", "demos")}
     known = attempt(
         f"{setup}/seed{seed}/rules.json", partial(rules_measured, size, own, setup, seed, run), run, until
     )

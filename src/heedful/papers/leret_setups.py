@@ -136,10 +136,12 @@ def split(questions: Sequence[Question], data: Data, seed: int) -> dict[str, lis
     return sides
 
 
-def model(data: Data, setup: str, files: Files, run: Run, *, hops: int, k: int, passage_words: int) -> str:
+def model(
+    data: Data, setup: str, files: Files, run: Run, *, hops: int, k: int, passage_words: int, demos: int
+) -> str:
     """The start model: SmolLM2, with practice or without, or the small writer, made from the training questions."""
     if data.practice:
-        how = {"hops": hops, "k": k, "passage_words": passage_words}
+        how = {"hops": hops, "k": k, "passage_words": passage_words, "demos": demos}
         name = f"{setup}/practised"
         return str(make_practised(data.entities, data.lengths, data.practice, **how, run=run, name=name))
     if data.writer is None:

@@ -7,7 +7,8 @@ passages takes more than a smoke tier has.
 
 The main tier has SmolLM2 (`make_practised`), which must first learn what larger models can: to take a name out of a
 passage. As it comes, not one of 576 second queries that it tried found what was missing, and ten demonstrations of
-right ones changed nothing. So it practises on questions about another world, in the same half right way.
+right ones changed nothing. So it practises on questions about another world, in the same half right way. About half of
+the cases come after demonstrations of their own way, right or not, so that the model also learns to follow those.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ from heedful.data.passages import plain_title
 from heedful.fit import FitConfig
 from heedful.judges.search import Retriever
 from heedful.recipes.retrieve_pipeline import Read, Turn, found_titles
-from heedful.recipes.retrieve_writers import INSTRUCTION, NOTHING, QUERY, prompt_for
+from heedful.recipes.retrieve_writers import (
+    INSTRUCTION,
+    NOTHING,
+    QUERY,
+    case_for,
+    few_shot_prompt,
+    prompt_for,
+)
 from heedful.run import Run, derive_seed
 
 SHOWN = 60
@@ -64,7 +72,8 @@ def make_writer(
     if (folder / "config.json").exists():
         return folder
     seed = derive_seed(run.seed, name)
-    lessons = practice(world, questions, retriever, hops, k, seed, SHOWN)
+    cases = practice(world, questions, retriever, hops, k, seed)
+    lessons = [(prompt_for(case.turn, passage_words=SHOWN), case.query) for case in cases]
     words = [f"{passage.title} {passage.title}: {passage.text}" for passage in world]
     words += [f"{q.question} {INSTRUCTION} {NOTHING} Found so far: Question: {QUERY}" for q in questions]
     words += [" ".join(f"[{i}]" for i in range(1, 1 + k * (hops + 1))), *(query for _, query in lessons)]
@@ -80,6 +89,15 @@ def make_writer(
     return hub.save_model(policy.module, policy.tokenizer, folder, card=card)
 
 
+@dataclass(frozen=True)
+class Case:
+    """A query after what was found before it; way: how it was made, see `query_by`."""
+
+    turn: Turn
+    way: str
+    query: str
+
+
 def make_practised(
     entities: int,
     lengths: Sequence[int],
@@ -88,10 +106,14 @@ def make_practised(
     hops: int,
     k: int,
     passage_words: int,
+    demos: int,
     run: Run,
     name: str,
 ) -> Path:
-    """SmolLM2 after one pass over `questions` questions of a world of that size; made once, resumed where stopped."""
+    """SmolLM2 after one pass over `questions` questions of a world of that size; made once, resumed where stopped.
+
+    demos: the most demonstrations before a case.
+    """
     from heedful import hub
     from heedful.judges.search_index import cached_index
     from heedful.policies.decoder import fit_tokens
@@ -103,10 +125,13 @@ def make_practised(
     world = World(ANOTHER, entities, lengths)
     run.once(f"{name}-corpus.jsonl", lambda: [passage._asdict() for passage in world])
     _, retriever = cached_index(str(run.path(f"{name}-corpus.jsonl")), "bm25", quiet=True)
-    asked = world.questions("train", questions)
-    lessons = practice(world, asked, retriever, hops, k, derive_seed(run.seed, name), passage_words)
+    seed = derive_seed(run.seed, name)
+    cases = practice(world, world.questions("train", questions), retriever, hops, k, seed)
     policy = LanguagePolicy.load(START)
-    rows = [{"group": policy.group(prompt, [query])} for prompt, query in lessons]
+    rows = []
+    for case, shown in zip(cases, demonstrated(cases, demos, passage_words, seed), strict=True):
+        prompt = few_shot_prompt(policy, case.turn, passage_words=passage_words, demos=shown)
+        rows.append({"group": policy.group(prompt, [case.query])})
     settings = FitConfig(
         lr=2e-4,
         batch_size=8,
@@ -122,29 +147,34 @@ def make_practised(
 
 
 def practice(
-    world: World,
-    questions: Sequence[Question],
-    retriever: Retriever,
-    hops: int,
-    k: int,
-    seed: int,
-    passage_words: int,
-) -> list[tuple[str, str]]:
-    """(prompt, query) of every question at every hop, after what such queries have found until then."""
+    world: World, questions: Sequence[Question], retriever: Retriever, hops: int, k: int, seed: int
+) -> list[Case]:
+    """A case of every question at every hop, after what such queries have found until then."""
     draw = random.Random(seed)
     turns = [Turn(question) for question in questions]
-    lessons: list[tuple[str, str]] = []
+    cases: list[Case] = []
     for _ in range(hops):
-        queries = [
-            query_by("mention" if i % 2 else "asked", world, turn, draw) for i, turn in enumerate(turns)
-        ]
-        lessons += [
-            (prompt_for(t, passage_words=passage_words), query)
-            for t, query in zip(turns, queries, strict=True)
-        ]
+        ways = ["mention" if i % 2 else "asked" for i in range(len(turns))]
+        queries = [query_by(way, world, turn, draw) for way, turn in zip(ways, turns, strict=True)]
+        cases += map(Case, turns, ways, queries)
         found = retriever(queries, k)
         turns = [t.after(query, hits) for t, query, hits in zip(turns, queries, found, strict=True)]
-    return lessons
+    return cases
+
+
+def demonstrated(cases: Sequence[Case], most: int, passage_words: int, seed: int) -> list[tuple[str, ...]]:
+    """What is shown before each case: before half of them nothing, else 1 to `most` cases of the same way."""
+    draw = random.Random(derive_seed(seed, "demonstrated"))
+    shown: list[tuple[str, ...]] = []
+    for case in cases:
+        others = [
+            other for other in cases if other.way == case.way and other.turn.question != case.turn.question
+        ]
+        some = draw.sample(others, min(len(others), draw.choice((0, draw.randint(1, most)))))
+        shown.append(
+            tuple(case_for(o.turn.question.question, o.turn.context, passage_words, o.query) for o in some)
+        )
+    return shown
 
 
 def query_by(way: str, world: World, turn: Turn, draw: random.Random) -> str:
