@@ -10,11 +10,13 @@ a CPU's budget:
 3. The arms by temperature, with two iterations and with another retriever have one seed, in the world alone. Not run at
    all, for their cost, but to be had with options of `heedful retrieve train`: DPO, recall as reward, all pairs,
    rewards by answers, SFT on all samples, demonstrations of the first hop alone.
-4. Learning rates are chosen on dev questions of the first seed of the world, two values each for imitation and for
-   preferences, and hold for all setups. Few-shot prompts are chosen on training questions, as in the paper; the
-   temperature of the arm that has one is fixed at 1. No test question has a part in any choice.
+4. In the world learning rates are chosen on dev questions of the first seed, two values each for imitation and for
+   preferences; FOLDOC and the real questions have the defaults of `heedful retrieve train`. Few-shot prompts are chosen
+   on training questions, as in the paper; the temperature of the arm that has one is fixed at 1. No test question has a
+   part in any choice.
 5. Demonstrations are of all hops: a small model does not carry over what it saw of the first hop. Each of three prompts
-   writes two queries, at a temperature of 0.7; the paper's four prompts write one each, nearly greedily.
+   writes two queries, at a temperature of 0.7 (four at 1 in the world, where the model is surer of what it writes); the
+   paper's four prompts write one each, nearly greedily.
 6. The passages are searched with BM25, and with MiniLM where another retriever is asked for; the paper has ColBERT.
 7. The readers are rules, not a large model: in the world one that answers right where all is found. The real questions
    are not answered.
