@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from heedful.data import offline_minari
 from heedful.data.episodes import recognises as demonstrations
-from heedful.data.offline_robot import robot_steps
+from heedful.data.offline_robot import is_of_a_step, parquet_column, robot_steps
 from heedful.data.replay import FORMAT, Episode, ReplayBuffer
 from heedful.errors import HeedfulError
 from heedful.model_folder import read_json
@@ -199,7 +199,7 @@ def _parquet(path: Path) -> Iterator[Found]:
         raise HeedfulError(f"{path}: not readable as Parquet: {error}") from error
     where = Place(str(path), LEROBOT)
     _there(where, ("action", "next.reward", "next.done", "episode_index"), table.column_names)
-    columns = {name: _column(table, name, path) for name in table.column_names if _wanted(name)}
+    columns = {name: parquet_column(table, name, path) for name in table.column_names if is_of_a_step(name)}
     states = {n.removeprefix("observation."): v for n, v in columns.items() if n.startswith("observation")}
     if not states:
         raise HeedfulError(
@@ -228,23 +228,6 @@ def _parquet(path: Path) -> Iterator[Found]:
             found,
             info,
         )
-
-
-def _wanted(name: str) -> bool:
-    known = ("action", "next.reward", "next.done", "next.truncated", "next.success", "episode_index")
-    return name.startswith("observation") or name in known
-
-
-def _column(table: Any, name: str, path: Path) -> Array:
-    values = table.column(name).to_pylist()
-    try:
-        return np.array(values, dtype=np.float64)
-    except (ValueError, TypeError):
-        # Where rows differ in length: the first one that does is what the user looks for.
-        first = len(values[0]) if isinstance(values[0], list) else -1
-        row = next((i for i, v in enumerate(values) if not isinstance(v, list) or len(v) != first), 0)
-        wanted = f"{first} numbers as row 0 is" if first >= 0 else "numbers"
-        raise HeedfulError(f"{path}: {name}, row {row}: {values[row]!r:.80}: not {wanted}") from None
 
 
 def _flat(file: str, fields: Mapping[str, Any], max_steps: int) -> Iterator[Found]:

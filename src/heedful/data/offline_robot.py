@@ -112,3 +112,25 @@ def _terminals(values: Mapping[str, Array], good: bool | None, length: int) -> A
         return ends
     done = np.asarray(values[DONE], np.float64).reshape(-1)
     return np.where(np.asarray(values[CUT]).reshape(-1) > 0, 0.0, done) if CUT in values else done
+
+
+# ---- a table of LeRobot's on its own
+
+
+def is_of_a_step(name: str) -> bool:
+    """Whether a column of LeRobot's tables says something of steps that is used here."""
+    known = ("action", "next.reward", "next.done", "next.truncated", "next.success", "episode_index")
+    return name.startswith("observation") or name in known
+
+
+def parquet_column(table: Any, name: str, path: Path) -> Array:
+    """A column as numbers (rows, ...). Raises HeedfulError naming the first row that is not like the others."""
+    values = table.column(name).to_pylist()
+    try:
+        return np.array(values, dtype=np.float64)
+    except (ValueError, TypeError):
+        # Where rows differ in length: the first one that does is what the user looks for.
+        first = len(values[0]) if isinstance(values[0], list) else -1
+        row = next((i for i, v in enumerate(values) if not isinstance(v, list) or len(v) != first), 0)
+        wanted = f"{first} numbers as row 0 is" if first >= 0 else "numbers"
+        raise HeedfulError(f"{path}: {name}, row {row}: {values[row]!r:.80}: not {wanted}") from None
