@@ -103,6 +103,7 @@ def test_numbers_no_json_has_become_null_and_numpys_become_plain(tmp_path: Path)
     claims = [
         Claim("a", "b", math.nan, (math.inf, 1.0), None),
         Claim("c", "d", odd, (np.float64(0), np.float64(1)), bool(np.True_)),
+        Claim("e", "f", 0.1 + 0.2 - 0.3, (-1e-11, 1e-11), None),
     ]
     series = Series("s", [0, 1, math.nan], [1.0, math.nan, math.inf])
     path = write_results(
@@ -111,6 +112,7 @@ def test_numbers_no_json_has_become_null_and_numpys_become_plain(tmp_path: Path)
     told = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
     assert told["claims"][0]["measured"] is None and told["claims"][0]["interval"] is None
     assert told["claims"][1]["measured"] == 0.1 and told["claims"][1]["holds"] is True
+    assert told["claims"][2]["measured"] == 0 and told["claims"][2]["interval"] == [-1e-11, 1e-11]
     assert told["plots"][0]["series"][0]["y"] == [1.0, None, None] and told["seeds"] == [0, 1]
     render(path)
 

@@ -143,6 +143,24 @@ def test_a_changed_config_seed_or_data_file_is_refused_with_the_difference(tmp_p
     )
 
 
+def test_an_option_that_came_later_has_its_default_in_older_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    older = {
+        name: value for name, value in to_plain(Settings("a")).items() if name not in ("layers", "limit")
+    }
+    with open_run(folder, older, seed=0):
+        pass
+    with open_run(folder, Settings("a"), seed=0):
+        pass
+    with open_run(tmp_path / "other", older, seed=0):
+        pass
+    with pytest.raises(HeedfulError, match="limit: None -> 3"):
+        open_run(tmp_path / "other", Settings("a", limit=3), seed=0)
+    with pytest.raises(HeedfulError, match=r"name: \(absent\) -> 'a'"):  # it has no default
+        open_run(tmp_path / "third", {"method": "dpo"}, seed=0).close()
+        open_run(tmp_path / "third", Settings("a"), seed=0)
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     program = f"from heedful.run import open_run\nopen_run({str(tmp_path / 'r')!r}, {{}}, seed=0)"
     with open_run(tmp_path / "r", {}, seed=0):

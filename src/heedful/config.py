@@ -42,6 +42,19 @@ def to_plain(value: Any) -> Any:
     raise HeedfulError(f"a setting holds a {type(value).__name__}, which a config file cannot: {value!r}")
 
 
+def defaults_of(value: Any) -> dict[str, Any]:
+    """The plain default of each field of a dataclass that has one; nothing for other values."""
+    if not dataclasses.is_dataclass(value):
+        return {}
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = to_plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = to_plain(field.default_factory())
+    return found
+
+
 def from_plain(cls: type[C], data: Any, where: str = "config") -> C:
     """Build the dataclass `cls` from plain values, nested dataclasses included; missing keys take defaults.
 

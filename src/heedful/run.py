@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heedful.atomic import make_folder, write_file, writing
-from heedful.config import content_hash, difference, dump_yaml, load_yaml, to_plain
+from heedful.config import content_hash, defaults_of, difference, dump_yaml, load_yaml, to_plain
 from heedful.errors import HeedfulError
 from heedful.manifest import commit, device_name, sha256_of, versions
 from heedful.processes import gather, join_processes
@@ -185,8 +185,9 @@ def open_run(
 ) -> Run:
     """Open `folder` for writing, new or to resume.
 
-    config: a dataclass or plain values. volatile: dotted names of settings that may change between starts.
-    command: what to type to start it again; the program's own arguments by default. data: the files whose
+    config: a dataclass or plain values. A run that began before an option existed has it at its default, so a default
+    must do what was done before there was the option. volatile: dotted names of settings that may change between
+    starts. command: what to type to start it again; the program's own arguments by default. data: the files whose
     sha256 the manifest keeps; names that are no files are kept as they are.
 
     Raises `HeedfulError` when another process has the folder open, when the config, the seed or a data file
@@ -194,13 +195,14 @@ def open_run(
     """
     folder = Path(folder)
     rank, world = join_processes()
+    defaults = defaults_of(config)
     config = {str(key): value for key, value in to_plain(config).items()}
     release: Callable[[], None] = _nothing_held
     if rank == 0:
         make_folder(folder)
         release = _lock(folder)
         try:
-            _begin(folder, config, seed, command, data, volatile)
+            _begin(folder, config, defaults, seed, command, data, volatile)
             _repair_metrics(folder / "metrics.jsonl")
         except BaseException:
             release()
@@ -233,6 +235,7 @@ def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
 def _begin(
     folder: Path,
     config: dict[str, Any],
+    defaults: Mapping[str, Any],
     seed: int,
     command: str | Sequence[str] | None,
     data: Sequence[str | Path],
@@ -257,7 +260,7 @@ def _begin(
     if manifest_path.exists():
         before = load_yaml(manifest_path)
     if config_path.exists() and before:
-        lines = difference(load_yaml(config_path), config, volatile)
+        lines = difference({**defaults, **load_yaml(config_path)}, config, volatile)
         lines += difference({"seed": before.get("seed", seed)}, {"seed": seed})
         lines += [
             f"data file {name} has changed since the run began"

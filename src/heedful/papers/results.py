@@ -25,6 +25,9 @@ Tier = Literal["smoke", "main"]
 DIGITS = 6
 """Significant digits of a float in the file; a seed moves a result long before the sixth."""
 
+NOTHING = 1e-12
+"""What is nearer to 0 is what adding up in another order leaves of it."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -234,6 +237,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | range):
         return [_plain(item) for item in value]
     if isinstance(value, float):
+        if abs(value) < NOTHING:
+            return 0.0
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value
 
