@@ -105,6 +105,7 @@ def test_only_what_the_environment_sees_is_read(
     corners: str,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     made = written(tmp_path / "set", corners)
 
@@ -113,6 +114,8 @@ def test_only_what_the_environment_sees_is_read(
 
     monkeypatch.setattr(LeRobotEpisodes, "frames", closed)
     buffer, facts = import_episodes([str(made)], tmp_path / "buffer", shapes={"state": (2,)})
+    cfg = act_plan.settle(act.Config(out=str(tmp_path / "r"), data=(str(made),), dry_run=True, **SMALL))
+    assert act.main(cfg) == 0 and "80 episodes" in capsys.readouterr().out, "the plan reads no picture either"
     assert buffer.shapes == {"state": (2,)} and facts["episodes"] == 80 and facts["left_out"] > 0
     with pytest.raises(
         HeedfulError, match=r"no observation of place is in the data; it has state, images\.top"

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from heedful.data import offline_minari
 from heedful.data.episodes import recognises as demonstrations
-from heedful.data.offline_robot import is_of_a_step, parquet_column, robot_steps
+from heedful.data.offline_robot import ended, is_of_a_step, parquet_column, robot_steps
 from heedful.data.replay import FORMAT, Episode, ReplayBuffer
 from heedful.errors import HeedfulError
 from heedful.model_folder import read_json
@@ -211,9 +211,7 @@ def _parquet(path: Path) -> Iterator[Found]:
         raise HeedfulError(
             f"{path}: episode_index: the rows of an episode do not stand together; sort the file"
         )
-    done = columns["next.done"].reshape(-1).astype(np.float64)
-    cut = columns.get("next.truncated")
-    terminal = done if cut is None else np.where(cut.reshape(-1) > 0, 0.0, done)
+    terminal = ended(columns)
     for a, b in zip([0, *changes], [*changes, len(number)], strict=True):
         info: dict[str, Any] = {"episode_index": int(number[a])}
         if "next.success" in columns:

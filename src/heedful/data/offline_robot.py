@@ -105,11 +105,15 @@ def _rewards(values: Mapping[str, Array], good: bool | None, where: str) -> Arra
 
 
 def _terminals(values: Mapping[str, Array], good: bool | None, length: int) -> Array:
-    """1 where the task ended, not where time ran out."""
-    if DONE not in values:
-        ends = np.zeros(length)
-        ends[-1:] = float(bool(good))
-        return ends
+    if DONE in values:
+        return ended(values)
+    ends = np.zeros(length)
+    ends[-1:] = float(bool(good))
+    return ends
+
+
+def ended(values: Mapping[str, Array]) -> Array:
+    """1 where the task ended, not where time ran out, of columns with next.done and perhaps next.truncated."""
     done = np.asarray(values[DONE], np.float64).reshape(-1)
     return np.where(np.asarray(values[CUT]).reshape(-1) > 0, 0.0, done) if CUT in values else done
 

@@ -22,10 +22,9 @@ a CPU's budget:
    are not answered.
 8. In the world SmolLM2 practises first on 300 questions of another world: half of the queries it imitates are right,
    half ask for a name that the best passage happens to mention, and half of them follow demonstrations of the same
-   way. Without that it writes answers, not queries: in a trial
-   none of 576 second queries found what was missing, so that there was nothing to learn from, and ten demonstrations of
-   right queries changed nothing. The paper's models read well enough. FOLDOC and the real questions have SmolLM2 as it
-   comes.
+   way. Without that it writes answers, not queries: in a trial none of 288 second queries found what was missing, so
+   that there was nothing to learn from, nor did any of 32 after three, six or ten demonstrations of right ones. The
+   paper's models read well enough. FOLDOC and the real questions have SmolLM2 as it comes.
 9. See `heedful retrieve train` for what training does otherwise than the paper's code.
 """
 
@@ -82,7 +81,7 @@ def budget_of(tier: Tier) -> str:
     each = ", ".join(f"{TITLES[setup]} {h:g}" for setup, h in hours.items())
     return (
         f"Budget: about {sum(hours.values()):.1f} hours of one free CPU core, as estimated from a trial before it was "
-        f"run ({each}); "
+        f"run, and before the world had practice ({each}); "
         "sizes were chosen to fit it."
     )
 

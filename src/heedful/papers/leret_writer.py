@@ -6,9 +6,10 @@ that there is something to find and something to learn. Of the test questions it
 passages takes more than a smoke tier has.
 
 The main tier has SmolLM2 (`make_practised`), which must first learn what larger models can: to take a name out of a
-passage. As it comes, not one of 576 second queries that it tried found what was missing, and ten demonstrations of
-right ones changed nothing. So it practises on questions about another world, in the same half right way. About half of
-the cases come after demonstrations of their own way, right or not, so that the model also learns to follow those.
+passage. As it comes, in a trial not one of 288 second queries found what was missing, nor did one of 32 after three,
+six or ten demonstrations of right ones. So it practises on questions about another world, in the same half right way.
+About half of the cases come after demonstrations of their own way, right or not, so that the model also learns to
+follow those.
 """
 
 from __future__ import annotations

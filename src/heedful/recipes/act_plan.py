@@ -259,13 +259,15 @@ def describe(cfg: Config) -> str:
 def _sizes(cfg: Config) -> tuple[int, int, dict[str, Any]]:
     """Numbers of an observation and of an action chunk, as the environment or the first file has them."""
     numbers = actions = rows = 0
+    seen: dict[str, tuple[int, ...]] = {}
     said = "none"
     if cfg.env:
         from heedful.evals.control import shapes_of
         from heedful.evals.environments import opener
 
         env = opener(cfg.env, cfg.env_args)()
-        numbers = sum(s[0] if len(s) == 1 else 128 for s in shapes_of(env).values())
+        seen = shapes_of(env)
+        numbers = sum(s[0] if len(s) == 1 else 128 for s in seen.values())
         actions = int((env.action_space.shape or (1,))[0])
         env.close()
     if cfg.data:
@@ -273,7 +275,9 @@ def _sizes(cfg: Config) -> tuple[int, int, dict[str, Any]]:
 
         episodes = 0
         for path in cfg.data:
-            for found in read_episodes(path, max_steps=cfg.max_steps, unmarked_succeed=cfg.unmarked_succeed):
+            for found in read_episodes(
+                path, max_steps=cfg.max_steps, names=tuple(seen), unmarked_succeed=cfg.unmarked_succeed
+            ):
                 episodes, rows = episodes + 1, rows + found.episode.steps
                 if not actions:
                     shapes = [v.shape[1:] for v in found.episode.observations.values()]

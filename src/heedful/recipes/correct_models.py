@@ -37,6 +37,7 @@ from heedful.policies.override import Timing
 from heedful.policies.sentences import WORDS, Sentences, distinct
 
 FORMAT = "heedful-talker"
+PAIR = "talker.json"
 STATE = "state"
 """What observations call the robot's numbers."""
 
@@ -200,7 +201,13 @@ def save_talker(talker: Talker, folder: Path) -> None:
     actions_build.save(talker.low, talker.low_making, folder / "low")
     save_speaker(talker.high, folder / "high")
     told = {"format": FORMAT, **asdict(talker.making)}
-    write_file(folder / "talker.json", (json.dumps(told, ensure_ascii=False, indent=1) + "\n").encode())
+    write_file(folder / PAIR, (json.dumps(told, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def pair_folder(run: str | Path) -> Path | None:
+    """The folder of the pair of a run: the run's folder itself, or the folder `model` inside it; None without one."""
+    place = Path(run).expanduser()
+    return next((folder for folder in (place, place / "model") if (folder / PAIR).is_file()), None)
 
 
 def open_talker(run: str | Path, *, device: str = "cpu") -> Talker:
@@ -209,14 +216,13 @@ def open_talker(run: str | Path, *, device: str = "cpu") -> Talker:
     Raises HeedfulError where there is none, where the run has not ended, and for damaged files, naming them.
     """
     place = Path(run).expanduser()
-    folder = place if (place / "talker.json").is_file() else place / "model"
-    file = folder / "talker.json"
-    if not file.is_file():
+    folder = pair_folder(place)
+    if folder is None:
         raise HeedfulError(
-            f"{place} holds no trained pair (there is no {file}): `heedful correct train --out {place}` makes one, "
-            "and goes on where it was interrupted"
+            f"{place} holds no trained pair (there is no {place / 'model' / PAIR}): "
+            f"`heedful correct train --out {place}` makes one, and goes on where it was interrupted"
         )
-    making = read_making(file)
+    making = read_making(folder / PAIR)
     low, low_making = actions_build.load(folder / "low")
     low.module.to(device).eval()
     if low.average:

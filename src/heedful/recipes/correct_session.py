@@ -195,7 +195,7 @@ def open_session(options: Options) -> Iterator[Session]:
     from heedful.data.corrections import CorrectionLog
     from heedful.data.episodes.write import EpisodeWriter
     from heedful.device import pick_device
-    from heedful.recipes.correct_models import open_talker
+    from heedful.recipes.correct_models import open_talker, pair_folder
     from heedful.run import open_run
 
     talker = open_talker(options.run, device=pick_device(options.device))
@@ -204,8 +204,7 @@ def open_session(options: Options) -> Iterator[Session]:
     _begin_data_set(folder, info)
     kept = ("run", "person", "episodes", "wrong", "delay", "robot", "task")
     config = {name: getattr(options, name) for name in kept}
-    place = Path(options.run).expanduser()
-    made_of = sorted((place if (place / "talker.json").is_file() else place / "model").rglob("*.safetensors"))
+    made_of = sorted((pair_folder(options.run) or Path(options.run).expanduser()).rglob("*.safetensors"))
     run = open_run(folder, config, seed=options.seed, volatile=VOLATILE, data=made_of)
     try:
         writer = EpisodeWriter(folder, info)

@@ -47,7 +47,9 @@ class Serve:
 
 def main(options: Serve) -> int:
     """Run `heedful serve` until it is stopped. Raises HeedfulError when it cannot start."""
-    if _follows_commands(Path(options.run)):
+    from heedful.recipes.correct_models import pair_folder
+
+    if pair_folder(options.run) is not None:
         return _correct(options)
 
     def make() -> Page:
@@ -61,11 +63,6 @@ def main(options: Serve) -> int:
         )
 
     return serve(make, options.host, options.port, options.token, options.allow_host)
-
-
-def _follows_commands(run: Path) -> bool:
-    place = run.expanduser()
-    return any((folder / "talker.json").is_file() for folder in (place, place / "model"))
 
 
 def _correct(options: Serve) -> int:
