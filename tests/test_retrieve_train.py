@@ -139,7 +139,11 @@ def test_the_report_tells_hops_costs_and_queries_side_by_side(whole: Whole) -> N
     folder = Path(cfg.out)
     report = json.loads((folder / "report.json").read_text())
     tables = {table["title"]: table for table in report["tables"]}
-    assert [row[0] for row in tables["All writers"]["rows"]] == ["before", "few-shot", "imitation", "after"]
+    writers = ["question", "title", "before", "few-shot", "imitation", "after"]
+    assert [row[0] for row in tables["All writers"]["rows"]] == writers
+    assert [row[5] for row in tables["All writers"]["rows"]][:2] == ["–", "–"]  # a rule reads no tokens
+    assert result["question_hop2_recall"] == 0.5  # the colour's own passage, twice
+    assert "The rule `question` has 50.0%; this writer adds +" in " ".join(report["summary"])
     hops = [(row[0], row[1]) for row in tables["By hop"]["rows"]]
     assert hops == [("after", 1), ("after", 2), ("before", 1), ("before", 2)]
     assert [row[:2] for row in tables["What was tried"]["rows"]] == [[1, 1], [1, 2]]
@@ -244,6 +248,40 @@ def test_arms_share_what_depends_on_the_start_alone(place: Path, shared: Path) -
     assert names.count("tried0") == 5  # ap (cd, dpo, ... alike), iterative, recall, temperature, answer
 
 
+# ---- rules
+
+
+def test_rules_teach_a_writer_that_comes_upon_nothing_of_its_own(place: Path) -> None:
+    cfg = config(
+        place,
+        "rules",
+        diversity="temperature",
+        temperature=1e-4,
+        prompts=1,
+        max_new_tokens=10,
+        rules=("question", "passage"),
+        measure=("passage",),
+    )
+    result = train(cfg)
+    assert result["tried_queries"] == 18 * 2 * 3 and result["training_completion_tokens"] < 18 * 2 * 10
+    for hop in (1, 2):
+        for row in map(json.loads, (Path(cfg.out) / f"tried0/hop{hop}.jsonl").read_text().splitlines()):
+            own, asked, passage = row["queries"]
+            colour = asked.split()[1]
+            assert own in (colour, searcher.LINKS[colour], searcher.BAD)
+            assert passage.startswith(asked) and (passage == asked) == (hop == 1)
+    assert result["passage_hop2_recall"] == 1 and result["hop2_recall"] > result["before_hop2_recall"]
+
+
+def test_a_rule_that_finds_more_than_the_writer_is_a_warning(place: Path) -> None:
+    cfg = config(place, "beaten", method="base", measure=("passage",))
+    result = train(cfg)
+    assert result["hop2_recall"] < result["passage_hop2_recall"]
+    told = json.loads((Path(cfg.out) / "report.json").read_text())["warnings"]
+    assert "The rule `passage` beats this writer: 100.0% against 50.0%" in " ".join(told)
+    assert "--rules passage" in " ".join(told)
+
+
 # ---- refusals
 
 
@@ -254,6 +292,7 @@ def test_arms_share_what_depends_on_the_start_alone(place: Path, shared: Path) -
         ({"corpus": ""}, "name what is searched"),
         ({"reward": "answer-f1"}, "name a model with --reader"),
         ({"prompts": 1}, "at least 2"),
+        ({"rules": ("title", "title")}, "names a rule twice"),
         ({"prompts": 6, "candidates": 2}, "at least 4 --candidates"),
         ({"diversity": "temperature", "temperature": 0.0}, "above 0"),
         ({"method": "cd", "loss": "dpo"}, "--loss has no meaning with cd"),

@@ -196,3 +196,16 @@ def _real(say: Any) -> None:
             lead("leret", rule),
             needs=("leret",),
         )
+    for other, words in (
+        ("leret", "LeReT"),
+        ("question", "the question alone"),
+        ("passage", "a naive second query"),
+    ):
+        say(
+            f"LeReT that tries the question and the best passage's title too finds more than {words} (measured: the "
+            "lead in recall after two hops)",
+            "not in the paper",
+            lead("with_rules", other),
+            note="added when LeReT alone was seen to find no more than rules",
+            needs=("with_rules",),
+        )

@@ -32,6 +32,7 @@ PAIRS = (
         ("leret", "dpo"),
         ("leret", "recall"),
     ),
+    *(("with_rules", "leret"), ("with_rules", "question"), ("with_rules", "passage")),
     *(("leret", "all_pairs"), ("leret", "answer"), ("leret", "temperature"), ("iterative", "leret")),
     *(("leret_dense", "base_dense"), ("transfer_dense", "base_dense"), ("leret_dense", "transfer_dense")),
 )

@@ -85,7 +85,7 @@ def training(options: Demo) -> Config:
         model=options.model,
         hops=2,
         eval_limit=options.test,
-        measure=("few_shot",),
+        measure=("few_shot", "question", "title"),
         bootstrap_train=max(1, options.train // 3),
         bootstrap_dev=options.dev,
         candidates=3,

@@ -9,6 +9,8 @@ the paper behind this job. Departures from it, each on purpose:
 3. Of "chosen" and "rejected" the cleaned first lines are learned, which is what was searched for.
 4. LoRA and AdamW by default. (The official code trains all weights with RMSprop; --lora-rank 0 trains all weights.)
 5. Preferences use summed log-probabilities, as the paper; `ipo_per_token` is what TRL computes under the same name.
+6. With --rules, queries that a rule writes are tried beside the model's own (the paper has none), for models that are
+   too small to come upon a good query.
 """
 
 from __future__ import annotations
@@ -68,6 +70,9 @@ class Config:
     temperature so many queries of that one."""
     samples: int = 1
     """Queries that each prompt writes."""
+    rules: tuple[Literal["question", "passage", "title"], ...] = ()
+    """Rules whose queries are tried too, for a small model whose own find little: the question at every hop; from the
+    second hop on the question with the beginning of the best passage, or that passage's title."""
     temperature: float = -1.0
     """Of sampling queries to learn from; below 0: 0.1 with prompts, 1 with temperature."""
     pairs: Literal["adjacent", "all", "best_worst"] = "adjacent"
@@ -106,8 +111,10 @@ class Config:
     """Share of the questions that is held out where no held-out file is given."""
     eval_limit: int = 200
     """Most held-out questions that are measured."""
-    measure: tuple[Literal["few_shot", "cd"], ...] = ("few_shot", "cd")
-    """What to measure beside before and after: the best few-shot prompt, and the model after imitation."""
+    measure: tuple[Literal["few_shot", "cd", "question", "passage", "title"], ...] = (
+        *("few_shot", "cd", "question", "title"),
+    )
+    """What to measure beside before and after: the best few-shot prompt, the model after imitation, and rules."""
     max_absent: float = 0.05
     """Largest share of gold titles that the corpus may lack."""
     drop_faulty_rows: bool = False
@@ -237,6 +244,7 @@ def run(
     from heedful.recipes.retrieve_train_data import keep_retriever, read_asked
     from heedful.recipes.retrieve_train_report import finish
     from heedful.recipes.retrieve_train_stages import Stages
+    from heedful.recipes.retrieve_writers import RULES
     from heedful.sessions import session
 
     cfg = retrieve_train_plan.settle(cfg)
@@ -251,7 +259,8 @@ def run(
     )
     with session(run):
         stages = Stages(cfg, policy, asked, run, shared, read)
-        measured = {"before": stages.measured("before")}
+        measured = {name: stages.by_rule(name) for name in RULES if name in cfg.measure}
+        measured["before"] = stages.measured("before")
         prompts = stages.prompts()
         if prompts[1:] and (not trains or "few_shot" in cfg.measure):
             measured["few-shot"] = stages.measured("few-shot", prompts[1].demos)

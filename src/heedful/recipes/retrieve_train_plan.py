@@ -76,8 +76,12 @@ def problems(cfg: Config) -> list[str]:
             wrong.append(
                 "--diversity temperature needs a --temperature above 0: at 0 all queries are the same"
             )
-        if cfg.prompts * cfg.samples < 2:
-            wrong.append("queries are compared: --prompts times --samples must be at least 2")
+        if cfg.prompts * cfg.samples + len(cfg.rules) < 2:
+            wrong.append(
+                "queries are compared: --prompts times --samples must be at least 2, or name --rules"
+            )
+        if len(set(cfg.rules)) < len(cfg.rules):
+            wrong.append(f"--rules {' '.join(cfg.rules)} names a rule twice")
         if cfg.diversity == "prompts" and cfg.prompts > 2 + cfg.candidates:
             wrong.append(
                 f"--prompts {cfg.prompts} needs at least {cfg.prompts - 2} --candidates: beside the prompt without "
@@ -106,10 +110,12 @@ def describe(cfg: Config) -> str:
     bootstraps = cfg.method not in ("base",) and (cfg.diversity == "prompts" or "few_shot" in cfg.method)
     trains = cfg.method in TRAINS
     first = 1 if cfg.bootstrap_hops == "first" else hops
-    drawn = held * hops * (1 + trains + len(cfg.measure) * trains)
+    beside = [name for name in cfg.measure if name not in RULES]
+    drawn = held * hops * (1 + trains + len(beside) * trains)
     if bootstraps:
         drawn += first * (cfg.bootstrap_train + (2 + cfg.candidates) * cfg.bootstrap_dev)
     tried = train * hops * cfg.prompts * cfg.samples if trains else 0
+    ruled = hops * ((len(cfg.measure) - len(beside)) * held + trains * len(cfg.rules) * train)
     informative = round(train * hops * 0.7)
     pairs = round(informative * 2.5) if cfg.method == "leret" else 0
     imitated = tried if cfg.method == "sft_all" else informative
@@ -130,7 +136,7 @@ def describe(cfg: Config) -> str:
         prompt_tokens=zero,
     )
     told = [
-        f"  searches     about {drawn + tried:,}, of {cfg.k} passages each",
+        f"  searches     about {drawn + tried + ruled:,}, of {cfg.k} passages each",
         f"  prompts      about {zero:,} tokens on average without demonstrations, which are encoded once for many",
         f"  pairs        about {pairs:,}, if 7 in 10 questions and hops have queries of different worth",
     ]

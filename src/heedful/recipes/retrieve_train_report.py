@@ -21,6 +21,7 @@ from heedful.recipes.retrieve_measure import Measured, key_of
 from heedful.recipes.retrieve_train import TRAINS
 from heedful.recipes.retrieve_train_data import Asked
 from heedful.recipes.retrieve_train_stages import Stages
+from heedful.recipes.retrieve_writers import RULES
 from heedful.report import write_report
 from heedful.run import Run, read_metrics
 
@@ -41,6 +42,7 @@ SAID = (
     "loss",
     "beta",
     "iterations",
+    "rules",
     "bootstrap_hops",
 )
 """Options that say what was done."""
@@ -69,7 +71,11 @@ def finish(
         "title": f"{cfg.model} as a writer of queries, after {cfg.method}",
         "job": "retrieve",
         "summary": summary,
-        "warnings": [*retrieve_report.warnings(after, asked.facts), *_warnings(asked, stages, rows)],
+        "warnings": [
+            *retrieve_report.warnings(after, asked.facts),
+            *_warnings(asked, stages, rows),
+            *_beaten(measured),
+        ],
         "comparisons": rows,
         "curves": _curves(cfg),
         "tables": [
@@ -162,6 +168,10 @@ def _result(
 def _sentences(cfg: Config, measured: Mapping[str, Measured], stages: Stages) -> list[str]:
     """What the other writers come to, and what was learned from."""
     said = []
+    for name in (name for name in measured if name in RULES):
+        row = _end(measured[name], measured[list(measured)[-1]])
+        if row is not None:
+            said.append(f"The rule `{name}` has {row['before']:.1%}" + _surely(row, "this writer") + ".")
     if "few-shot" in measured and "after" in measured:
         row = _end(measured["few-shot"], measured["after"])
         if row is not None:
@@ -180,6 +190,20 @@ def _sentences(cfg: Config, measured: Mapping[str, Measured], stages: Stages) ->
             f"{total['queries']:,} queries gave {total['pairs']:,} pairs."
         )
     return said
+
+
+def _beaten(measured: Mapping[str, Measured]) -> list[str]:
+    """Which rules find more than the writer that the run is about, as surely as its questions can tell."""
+    last = list(measured)[-1]
+    found = []
+    for name in (name for name in measured if name in RULES):
+        row = _end(measured[name], measured[last])
+        if row is not None and row["interval"] and row["interval"][1] < 0:
+            found.append(
+                f"The rule `{name}` beats this writer: {row['before']:.1%} against {row['after']:.1%}. Search with it, "
+                f"which costs no model, or let its queries be tried too: --rules {name}."
+            )
+    return found
 
 
 def _end(before: Measured, after: Measured) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from heedful.judges.search import Hit, Retriever
 from heedful.recipes.retrieve_measure import local_cost
 from heedful.recipes.retrieve_pipeline import Merge, Reward, Turn
 from heedful.recipes.retrieve_train_pairs import Tried, draw_next
-from heedful.recipes.retrieve_writers import few_shot_prompt, prompt_for, written_query
+from heedful.recipes.retrieve_writers import RULES, few_shot_prompt, prompt_for, written_query
 from heedful.run import Run
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ Draw = Callable[[Sequence[Turn], Sequence[str], int, str], list[list[str]]]
 
 @dataclass(frozen=True)
 class Trial:
-    """How queries are tried. prompts: the demonstrations of each prompt; samples: queries that each prompt writes."""
+    """How queries are tried. prompts: the demonstrations of each prompt; samples: queries that each prompt writes;
+    rules: names of `RULES`, each of which writes one more."""
 
     prompts: Sequence[Sequence[str]]
     samples: int = 1
+    rules: Sequence[str] = ()
     hops: int = 2
     k: int = 3
     merge: Merge = "score"
@@ -123,6 +125,9 @@ def _hop_rows(
         drawn = draw(turns, demos, trial.samples, f"{stage_of(name, number)}/hop{hop}-replies")
         for mine, more in zip(queries, drawn, strict=True):
             mine += more
+    for rule in () if done else trial.rules:
+        for mine, query in zip(queries, RULES[rule](turns), strict=True):
+            mine.append(written_query(query))  # as it would be read if the model had written it
 
     def part(first: int) -> list[dict[str, Any]]:
         some = slice(first, first + PART)

@@ -11,13 +11,13 @@ from heedful.policies.language import LanguagePolicy
 from heedful.recipes.retrieve_bootstrap import Prompt, Search, bootstrap
 from heedful.recipes.retrieve_measure import Measured, local_cost, measure
 from heedful.recipes.retrieve_open import Models, open_reader
-from heedful.recipes.retrieve_pipeline import Read, Write, reward_of, walk
+from heedful.recipes.retrieve_pipeline import Read, Turn, Write, reward_of, walk
 from heedful.recipes.retrieve_train import TRAINS
 from heedful.recipes.retrieve_train_data import Asked
 from heedful.recipes.retrieve_train_learn import imitate, prefer
 from heedful.recipes.retrieve_train_pairs import Chosen, Tried, choose
 from heedful.recipes.retrieve_train_sample import Harvest, Trial, add_tokens, drawer, try_queries
-from heedful.recipes.retrieve_writers import local_writer
+from heedful.recipes.retrieve_writers import RULES, local_writer
 from heedful.run import Run
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ BOOTSTRAP = (
     ),
 )
 """Options that decide, with those, which prompts there are to choose from."""
-TRIED = (*BOOTSTRAP, "diversity", "prompts", "samples", "temperature", "iterations")
+TRIED = (*BOOTSTRAP, "diversity", "prompts", "samples", "rules", "temperature", "iterations")
 """Options that decide, with those, what the first part of the questions is tried with."""
 HELD_OUT = ("eval_questions", "eval_share", "eval_limit")
 """Of PIPELINE those that tell what is held out: where a file does, and the hops are given, learning does not ask."""
@@ -103,21 +103,20 @@ class Stages:
 
     def measured(self, name: str, demos: Sequence[str] = ()) -> Measured:
         """How much the policy as it is finds for the held-out questions, with the most likely tokens."""
-        cfg, asked = self.cfg, self.asked
         run, stage = self._place(name, BOOTSTRAP if demos else (), start=name in ("before", "few-shot"))
-        turns = walk(
-            asked.test,
-            self._writer(demos, stage, run),
-            asked.retriever,
-            hops=asked.hops,
-            k=cfg.k,
-            merge=cfg.merge,
-            run=run,
-            name=stage,
-        )
-        return measure(
-            turns, run, stage, read=self.read, cost=local_cost(self.policy, asked.hops, run, stage)
-        )
+        turns = self._walk(self._writer(demos, stage, run), run, stage)
+        cost = local_cost(self.policy, self.asked.hops, run, stage)
+        return measure(turns, run, stage, read=self.read, cost=cost)
+
+    def by_rule(self, rule: str) -> Measured:
+        """How much a rule finds for the held-out questions."""
+        run, stage = self._place(f"rule-{rule}", ())
+        return measure(self._walk(RULES[rule], run, stage), run, stage, read=self.read)
+
+    def _walk(self, write: Write, run: Run, stage: str) -> list[Turn]:
+        cfg, asked = self.cfg, self.asked
+        how: dict[str, Any] = {"hops": asked.hops, "k": cfg.k, "merge": cfg.merge}
+        return walk(asked.test, write, asked.retriever, **how, run=run, name=stage)
 
     def prompts(self) -> list[Prompt]:
         """The prompts that queries are written by: without demonstrations, then the bootstrapped ones, best first."""
@@ -161,6 +160,7 @@ class Stages:
         trial = Trial(
             prompts=[prompt.demos for prompt in prompts] if by_prompt else [()],
             samples=cfg.samples if by_prompt else cfg.samples * cfg.prompts,
+            rules=cfg.rules,
             hops=asked.hops,
             k=cfg.k,
             merge=cfg.merge,
