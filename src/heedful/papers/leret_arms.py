@@ -171,9 +171,7 @@ SIZES: dict[Tier, dict[str, Size]] = {
             hours=2.3,
         ),
         "real-bm25": Size(REAL, SMOLLM2, ("leret", "with_rules"), seeds=1, hours=0.6),
-        "real-dense": Size(
-            REAL, {**SMOLLM2, "retriever": "dense"}, ("leret", "with_rules"), seeds=1, hours=0.65
-        ),
+        "real-dense": Size(REAL, {**SMOLLM2, "retriever": "dense"}, ("leret",), seeds=1, hours=0.45),
         "foldoc": Size(Data("foldoc", 44, 44), SMOLLM2, ("leret",), hours=0.85),
     },
 }
