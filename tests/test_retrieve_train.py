@@ -143,7 +143,7 @@ def test_the_report_tells_hops_costs_and_queries_side_by_side(whole: Whole) -> N
     assert [row[0] for row in tables["All writers"]["rows"]] == writers
     assert [row[5] for row in tables["All writers"]["rows"]][:2] == ["–", "–"]  # a rule reads no tokens
     assert result["question_hop2_recall"] == 0.5  # the colour's own passage, twice
-    assert "The rule `question` has 50.0%; this writer adds +" in " ".join(report["summary"])
+    assert 'The rule "question" has 50.0%; this writer adds +' in " ".join(report["summary"])
     hops = [(row[0], row[1]) for row in tables["By hop"]["rows"]]
     assert hops == [("after", 1), ("after", 2), ("before", 1), ("before", 2)]
     assert [row[:2] for row in tables["What was tried"]["rows"]] == [[1, 1], [1, 2]]
@@ -278,7 +278,7 @@ def test_a_rule_that_finds_more_than_the_writer_is_a_warning(place: Path) -> Non
     result = train(cfg)
     assert result["hop2_recall"] < result["passage_hop2_recall"]
     told = json.loads((Path(cfg.out) / "report.json").read_text())["warnings"]
-    assert "The rule `passage` beats this writer: 100.0% against 50.0%" in " ".join(told)
+    assert 'The rule "passage" beats this writer: 100.0% against 50.0%' in " ".join(told)
     assert "--rules passage" in " ".join(told)
 
 

@@ -74,7 +74,7 @@ def finish(
         "warnings": [
             *retrieve_report.warnings(after, asked.facts),
             *_warnings(asked, stages, rows),
-            *_beaten(measured),
+            *_beaten(measured, cfg.rules),
         ],
         "comparisons": rows,
         "curves": _curves(cfg),
@@ -171,7 +171,7 @@ def _sentences(cfg: Config, measured: Mapping[str, Measured], stages: Stages) ->
     for name in (name for name in measured if name in RULES):
         row = _end(measured[name], measured[list(measured)[-1]])
         if row is not None:
-            said.append(f"The rule `{name}` has {row['before']:.1%}" + _surely(row, "this writer") + ".")
+            said.append(f'The rule "{name}" has {row["before"]:.1%}' + _surely(row, "this writer") + ".")
     if "few-shot" in measured and "after" in measured:
         row = _end(measured["few-shot"], measured["after"])
         if row is not None:
@@ -192,17 +192,19 @@ def _sentences(cfg: Config, measured: Mapping[str, Measured], stages: Stages) ->
     return said
 
 
-def _beaten(measured: Mapping[str, Measured]) -> list[str]:
-    """Which rules find more than the writer that the run is about, as surely as its questions can tell."""
+def _beaten(measured: Mapping[str, Measured], rules: Sequence[str]) -> list[str]:
+    """Which rules find more than the writer that the run is about, as surely as its questions can tell. rules: those
+    that it learned from."""
     last = list(measured)[-1]
     found = []
     for name in (name for name in measured if name in RULES):
         row = _end(measured[name], measured[last])
         if row is not None and row["interval"] and row["interval"][1] < 0:
-            found.append(
-                f"The rule `{name}` beats this writer: {row['before']:.1%} against {row['after']:.1%}. Search with it, "
-                f"which costs no model, or let its queries be tried too: --rules {name}."
+            shares = f"{row['before']:.1%} against {row['after']:.1%}"
+            advice = (
+                "which costs no model" if name in rules else f"or have its queries tried too (--rules {name})"
             )
+            found.append(f'The rule "{name}" beats this writer: {shares}. Search with it, {advice}.')
     return found
 
 
