@@ -244,6 +244,15 @@ def test_a_shared_beginning_is_encoded_once_and_changes_nothing(monkeypatch: pyt
         lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
 
+    kept: list[int] = []
+
+    def decode(prefill: sampling.Prefill, *args: Any) -> Any:
+        kept.append(prefill.keys[0].shape[2])
+        return real(prefill, *args)
+
+    real = sampling.Decode
+    monkeypatch.setattr(sampling, "Decode", decode)
+
     def draw() -> Any:
         read.clear()
         how: dict[str, Any] = {"temperature": 0.8, "max_new_tokens": 12, "max_rows": 4}
@@ -257,3 +266,5 @@ def test_a_shared_beginning_is_encoded_once_and_changes_nothing(monkeypatch: pyt
     assert [o.ids for o in once] == [o.ids for o in plain] and len({o.ids for o in once}) > 4
     assert all(abs(a.logp - b.logp) < 1e-3 for a, b in zip(once, plain, strict=True))
     assert sum(read) - spared == shared * (len(prompts) - 1)
+    halves = len(kept) // 2
+    assert kept[:halves] == [k - shared for k in kept[halves:]], "and kept once, not with each prompt"

@@ -3,7 +3,8 @@
 The keys and values of the first tokens do not depend on what comes after them, so prompts with a common beginning need
 it only once. This is exact up to rounding of the arithmetic.
 
-Letters as in `sampling`: B prompts, H heads, K key/value heads, D head size, S shared tokens, L a prompt's own tokens.
+Letters as in `sampling`: H heads, K key/value heads, G = H / K, D head size, R rows, S shared tokens; T own tokens of
+all prompts together.
 """
 
 from __future__ import annotations
@@ -69,10 +70,9 @@ class Prefix:
 
     def attend_from(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, layout: Pack, *, scaling: float
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Attention of each prompt's own tokens to the shared ones and to each other, (1, H, T, D) -> (1, T, H, D), and
-        each prompt's whole keys and values, (K, S + L, D)."""
-        pieces, kept = [], []
+    ) -> Tensor:
+        """Attention of each prompt's own tokens to the shared ones and to each other, (1, H, T, D) -> (1, T, H, D)."""
+        pieces = []
         for start, end, _ in layout.segments:
             own = end - start
             keys = torch.cat([self.keys[layer], key[0, :, start:end]], 1)
@@ -88,5 +88,16 @@ class Prefix:
                     enable_gqa=query.shape[1] != key.shape[1],
                 )
             )
-            kept.append((keys, values))
-        return torch.cat(pieces, 2).transpose(1, 2), kept
+        return torch.cat(pieces, 2).transpose(1, 2)
+
+    def scores(self, layer: int, query: Tensor) -> Tensor:
+        """Of rows' queries, scaled already: (R, K, G, D) -> (R, K, G, S) float32."""
+        rows, kv, groups, size = query.shape
+        flat = query.transpose(0, 1).reshape(kv, rows * groups, size)
+        return (flat @ self.keys[layer].transpose(-1, -2)).view(kv, rows, groups, -1).transpose(0, 1).float()
+
+    def mixed(self, layer: int, weights: Tensor) -> Tensor:
+        """The values in the proportions of the weights, (R, K, G, S) -> (R, K, G, D)."""
+        rows, kv, groups, shared = weights.shape
+        flat = weights.transpose(0, 1).reshape(kv, rows * groups, shared)
+        return (flat @ self.values[layer]).view(kv, rows, groups, -1).transpose(0, 1)

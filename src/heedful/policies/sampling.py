@@ -1,12 +1,13 @@
 """Sampling N completions for each of B prompts, each prompt encoded once.
 
 The keys and values of a prompt are computed once, in a padding-free pack, and stay shared by its N rows; each row
-adds keys and values of its own. A long beginning that all prompts have in common is computed once for all (`prefix`).
-Attention over the shared part is one matrix product per prompt instead of one vector product per row. Rows that have
+adds keys and values of its own. A long beginning that all prompts have in common is computed and kept once for all
+(`prefix`). Attention over a shared part is one matrix product instead of one vector product per row. Rows that have
 ended leave the batch. Every row has its own random stream, so what is drawn does not depend on how prompts are batched,
 sorted or resumed (up to rounding of the arithmetic).
 
-Letters: B prompts, R rows alive, H heads, K key/value heads, G = H / K, P longest prompt, D head size, V vocabulary.
+Letters: B prompts, R rows alive, H heads, K key/value heads, G = H / K, S tokens that all prompts begin with, P longest
+prompt without them, D head size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Drawn(NamedTuple):
 @dataclass
 class Prefill:
     """Encodes the prompts and keeps their keys and values, (B, K, P, D) a layer. before: what all of them begin with,
-    encoded already; the layout then holds the rest of each."""
+    encoded and kept already; layout, keys and values are then of the rest of each."""
 
     layout: Pack
     before: Prefix | None = None
@@ -54,29 +55,27 @@ class Prefill:
     ) -> Tensor:
         """Attention over each prompt's own tokens, as `Pack.attend`; the keys and values are kept."""
         shared = self.before.length if self.before else 0
-        longest = shared + max(end - start for start, end, _ in self.layout.segments)
-        if layer != len(self.keys) or (window is not None and longest > window):
+        longest = max(end - start for start, end, _ in self.layout.segments)
+        if layer != len(self.keys) or (window is not None and shared + longest > window):
             raise UnsupportedModel("layers out of order, or a prompt longer than the model's sliding window")
-        if self.before:
-            out, whole = self.before.attend_from(layer, query, key, value, self.layout, scaling=scaling)
-            for store, parts in zip((self.keys, self.values), zip(*whole, strict=True), strict=True):
-                padded = parts[0].new_zeros(len(parts), parts[0].shape[0], longest, parts[0].shape[2])
-                for b, part in enumerate(parts):
-                    padded[b, :, : part.shape[1]] = part
-                store.append(padded)
-            return out
         for store, new in ((self.keys, key), (self.values, value)):
             padded = new.new_zeros(len(self.layout.segments), new.shape[1], longest, new.shape[3])
             for b, (start, end, _) in enumerate(self.layout.segments):
                 padded[b, :, : end - start] = new[0, :, start:end]
             store.append(padded)
+        if self.before:
+            return self.before.attend_from(layer, query, key, value, self.layout, scaling=scaling)
         return self.layout.attend(layer, query, key, value, scaling=scaling)
 
 
 class Decode:
-    """One step for all rows: shared prompt keys, and each row's own keys up to the current step."""
+    """One step for all rows: keys that all prompts share, those of each prompt, and each row's own up to this step.
+
+    lengths: (B,) of the prompts, without what they share.
+    """
 
     def __init__(self, prefill: Prefill, lengths: Tensor, n: int, window: int | None = None) -> None:
+        self.before = prefill.before
         self.prefix_keys, self.prefix_values = prefill.keys, prefill.values
         longest = prefill.keys[0].shape[2]
         self.padding = torch.arange(longest, device=lengths.device)[None] >= lengths[:, None]  # (B, P)
@@ -86,7 +85,7 @@ class Decode:
         self.slots = n
         self.own: list[tuple[Tensor, Tensor]] = []
         self.step = 0
-        self.length = int(lengths.max())
+        self.length = int(lengths.max()) + (self.before.length if self.before else 0)
 
     def keep(self, rows: Tensor) -> None:
         """Drop the rows that have ended, and the prompts that have no row left."""
@@ -127,13 +126,17 @@ class Decode:
         scores = scores.masked_fill_(self.padding[:, None, None], float("-inf"))
         scores = scores.view(len(keys), kv, self.slots, groups, -1).transpose(1, 2)[self.prompt, self.slot]
         own = (q @ own_keys.transpose(-1, -2)).float()
-        weights = torch.cat([scores, own], -1).softmax(-1).to(value.dtype)  # (R, K, G, P + step)
-        prefix = keys.shape[2]
-        spread = weights.new_zeros(len(keys), self.slots, kv, groups, prefix)
-        spread[self.prompt, self.slot] = weights[..., :prefix]
-        spread = spread.transpose(1, 2).reshape(len(keys), kv, self.slots * groups, prefix)
+        before = self.before.scores(layer, q) if self.before else scores[..., :0]
+        parts = [before, scores, own]
+        weights = torch.cat(parts, -1).softmax(-1).to(value.dtype)  # (R, K, G, S + P + step)
+        begun, inside, after = weights.split([part.shape[-1] for part in parts], -1)
+        spread = weights.new_zeros(len(keys), self.slots, kv, groups, keys.shape[2])
+        spread[self.prompt, self.slot] = inside
+        spread = spread.transpose(1, 2).reshape(len(keys), kv, self.slots * groups, -1)
         out = (spread @ values).view(len(keys), kv, self.slots, groups, size).transpose(1, 2)
-        out = out[self.prompt, self.slot] + weights[..., prefix:] @ own_values
+        out = out[self.prompt, self.slot] + after @ own_values
+        if self.before:
+            out = out + self.before.mixed(layer, begun)
         return out.reshape(1, rows, kv * groups, size)
 
     def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,7 +236,7 @@ def generate(
             heedful_layout=prefill,
         ).last_hidden_state[0, layout.read]
         lengths = torch.tensor([len(prompts[i]) for i in batch], device=device)
-        state = Decode(prefill, lengths, n)
+        state = Decode(prefill, lengths - shared, n)
         positions = lengths.repeat_interleave(n)
         logits = head(hidden).repeat_interleave(n, 0)
         alive = np.arange(len(rows))
