@@ -250,6 +250,9 @@ def test_arms_share_what_depends_on_the_start_alone(place: Path, shared: Path) -
 
 # ---- rules
 
+UNTAUGHT: dict[str, Any] = {"method": "cd", "cd_learning_rate": 0.0, "cd_epochs": 1.0}
+"""Of a run that leaves its model as it was."""
+
 
 def test_rules_teach_a_writer_that_comes_upon_nothing_of_its_own(place: Path) -> None:
     cfg = config(
@@ -280,6 +283,10 @@ def test_a_rule_that_finds_more_than_the_writer_is_a_warning(place: Path) -> Non
     told = json.loads((Path(cfg.out) / "report.json").read_text())["warnings"]
     assert 'The rule "passage" beats this writer: 100.0% against 50.0%' in " ".join(told)
     assert "--rules passage" in " ".join(told)
+    learned = config(place, "beaten-too", **UNTAUGHT, rules=("passage",), measure=("passage",))
+    assert train(learned)["hop2_recall"] < 1
+    told = json.loads((Path(learned.out) / "report.json").read_text())["warnings"]
+    assert "Search with it, which costs no model." in " ".join(told) and "--rules" not in " ".join(told)
 
 
 # ---- refusals
@@ -293,6 +300,7 @@ def test_a_rule_that_finds_more_than_the_writer_is_a_warning(place: Path) -> Non
         ({"reward": "answer-f1"}, "name a model with --reader"),
         ({"prompts": 1}, "at least 2"),
         ({"rules": ("title", "title")}, "names a rule twice"),
+        ({"rules": ("title",), "method": "base"}, "--rules has no meaning with base"),
         ({"prompts": 6, "candidates": 2}, "at least 4 --candidates"),
         ({"diversity": "temperature", "temperature": 0.0}, "above 0"),
         ({"method": "cd", "loss": "dpo"}, "--loss has no meaning with cd"),

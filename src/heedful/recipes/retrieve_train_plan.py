@@ -71,6 +71,10 @@ def problems(cfg: Config) -> list[str]:
         wrong.append("--eval-share must be between 0 and 1")
     if cfg.merged and not cfg.lora_rank:
         wrong.append("--merged has no meaning with --lora-rank 0: all weights are saved")
+    if cfg.rules and cfg.method not in TRAINS:
+        wrong.append(
+            f"--rules has no meaning with {cfg.method}, which tries no queries; --measure has rules, too"
+        )
     if cfg.method in TRAINS:
         if cfg.diversity == "temperature" and cfg.temperature == 0:
             wrong.append(
