@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -283,6 +285,26 @@ def test_calibration_projects_things_to_where_they_are_seen() -> None:
         at = project(table.place("red block").at, table.extrinsics(camera), table.intrinsics(camera))[0]
         np.testing.assert_allclose(at, [columns.mean() + 0.5, rows.mean() + 0.5], atol=4)
     table.close()
+
+
+def test_a_table_left_open_is_closed_before_the_program_takes_its_modules_apart() -> None:
+    left = """
+import atexit
+def after():  # registered first, so it runs last
+    try:
+        table.observe()
+    except Exception as error:
+        print(error)
+atexit.register(after)
+from heedful.data.table import Table
+from heedful.data.table.scene import draw_scene
+table = Table(draw_scene(0, 0), size=(48, 64))
+print(table.observe()["wrist_left"].shape)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", left], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert ended.stdout.split("\n")[:2] == ["(48, 64, 3)", "the table has been closed"] and not ended.stderr
 
 
 def test_backend_is_chosen_once_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes.util
 import os
 import sys
+import weakref
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -66,11 +67,13 @@ class Pictures:
         height, width = size
         if not (0 < height <= 960 and 0 < width <= 1280):
             raise HeedfulError(f"pictures are at most 960 x 1280 pixels, not {height} x {width}")
-        self._mujoco, self._model, self._context = package, model, None
+        self._mujoco, self._model = package, model
         try:
             self._gl = _context_class()(width, height)
             self._gl.make_current()
             self._context = package.MjrContext(model, package.mjtFontScale.mjFONTSCALE_100.value)
+            # also before the interpreter takes its modules apart, which the OpenGL library would not survive
+            self._finish = weakref.finalize(self, _give_back, self._gl, self._context)
             package.mjr_setBuffer(package.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         except Exception as error:  # PyOpenGL and MuJoCo raise what they like here
             raise HeedfulError(
@@ -86,7 +89,7 @@ class Pictures:
 
     def draw(self, data: Any, cameras: Sequence[str]) -> list[NDArray[np.uint8]]:
         """Pictures of the cameras, each uint8 RGB (height, width, 3)."""
-        if self._context is None:
+        if not self._finish.alive:
             raise HeedfulError("the table has been closed")
         self._gl.make_current()
         made: list[NDArray[np.uint8]] = []
@@ -109,15 +112,13 @@ class Pictures:
 
     def close(self) -> None:
         """Give the context back."""
-        if self._context is not None:
-            self._gl.make_current()
-            self._context.free()
-            self._gl.free()
-            self._context = None
+        self._finish()
 
-    def __del__(self) -> None:
-        if getattr(self, "_context", None) is not None:
-            self.close()
+
+def _give_back(gl: Any, context: Any) -> None:
+    gl.make_current()
+    context.free()
+    gl.free()
 
 
 def _context_class() -> Any:
