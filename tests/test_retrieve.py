@@ -395,7 +395,7 @@ def test_real_questions_have_the_recall_that_was_measured_before(
         pytest.skip(f"{SHARED} is not there: real multi-hop questions are not part of heedful")
     from heedful.evals.retrieval import recall
     from heedful.judges.search_index import cached_index
-    from heedful.recipes.retrieve_pipeline import Turn, found_titles, hop
+    from heedful.recipes.retrieve_pipeline import Steps, Turn, found_titles, hop
     from heedful.recipes.retrieve_writers import RULES
 
     monkeypatch.setenv("HEEDFUL_CACHE", os.environ.get("HEEDFUL_CACHE") or str(tmp_path))
@@ -411,9 +411,14 @@ def test_real_questions_have_the_recall_that_was_measured_before(
             (["question"], 6),
             (["question", "gold"], 3),
         ):
-            turns = [Turn(question) for question in asked]
+            turns = [Turn(question, Steps(k=k)) for question in asked]
             for rule in rules:
-                turns = hop(turns, RULES[rule], bm25, k)
+                turns = hop(turns, RULES[rule], bm25)
             found = [recall(found_titles(turn), turn.question.gold_titles) for turn in turns]
             measured.append(sum(found) / len(found))
         assert measured == pytest.approx(expected, abs=0.01), source
+        turns = [Turn(question, Steps(repeats="skip")) for question in asked]
+        for _ in range(2):
+            turns = hop(turns, RULES["question"], bm25)
+        found = [recall(found_titles(turn), turn.question.gold_titles) for turn in turns]
+        assert sum(found) / len(found) == pytest.approx(measured[2]), "as good as six passages at once"

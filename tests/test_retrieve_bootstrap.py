@@ -21,7 +21,7 @@ from heedful.judges.search import Hit
 from heedful.policies import prefix, sampling
 from heedful.policies.language import LanguagePolicy
 from heedful.recipes.retrieve_bootstrap import Search, Trace, bootstrap, candidates, successes
-from heedful.recipes.retrieve_pipeline import Turn, gold_recall
+from heedful.recipes.retrieve_pipeline import Steps, Turn, gold_recall
 from heedful.recipes.retrieve_train_pairs import Tried, choose, draw_next, echoes
 from heedful.recipes.retrieve_train_sample import Trial, try_queries
 from heedful.recipes.retrieve_writers import case_for, few_shot_prompt, prompt_for
@@ -207,7 +207,7 @@ def test_each_hop_tries_every_prompt_and_goes_on_from_what_was_drawn(tmp_path: P
         return [queries(turn) for turn in turns]
 
     retriever = Titles()
-    trial = Trial(prompts=[(), ("a demonstration",)], hops=2)
+    trial = Trial(prompts=[(), ("a demonstration",)], steps=Steps(2))
     with open_run(tmp_path / "run", {}, seed=0) as run:
         harvest = try_queries(QUESTIONS[:6], draw, retriever, gold_recall, trial, run, "tried")
         count = len(retriever.asked)
@@ -223,6 +223,31 @@ def test_each_hop_tries_every_prompt_and_goes_on_from_what_was_drawn(tmp_path: P
     )
     assert "[1] Item1: about Item1" in second[0].prompt
     assert harvest.cost == {"queries": 22, "searches": 21}
+
+
+def test_tried_queries_skip_what_their_turn_has_found(tmp_path: Path) -> None:
+    ranked = [Hit(Passage(name, name, f"about {name}"), 9.0 - i) for i, name in enumerate("ABCD")]
+
+    class Same:
+        fingerprint = "same"
+
+        def __call__(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+            return [ranked[:k] for _ in queries]
+
+    trial = Trial([()], samples=2, steps=Steps(2, 1, repeats="skip"))
+    questions = [Question("q", "which?", ("B", "none of these"))]
+    with open_run(tmp_path / "run", {}, seed=0) as run:
+        harvest = try_queries(
+            questions,
+            lambda turns, _, n, __: [["which"] * n] * len(turns),
+            Same(),
+            gold_recall,
+            trial,
+            run,
+            "t",
+        )
+    assert [rows[0].scores for rows in harvest.hops] == [[0.0, 0.0], [0.5, 0.5]]
+    assert "[1] A: about A" in harvest.hops[1][0].prompt
 
 
 # ---- a shared beginning

@@ -23,6 +23,7 @@ from heedful.evals.retrieval import (
 from heedful.judges.search import Hit
 from heedful.recipes import retrieve_pipeline
 from heedful.recipes.retrieve_pipeline import (
+    Steps,
     Turn,
     gold_ap,
     gold_recall,
@@ -31,6 +32,7 @@ from heedful.recipes.retrieve_pipeline import (
     merged,
     one_query,
     reward_of,
+    search,
     walk,
 )
 from heedful.recipes.retrieve_readers import model_reader, reader_prompt, written_answer
@@ -162,10 +164,32 @@ def test_rewards_are_of_everything_found_so_far() -> None:
 def test_only_the_first_line_of_a_query_is_sent() -> None:
     assert one_query("\n\n  who   was it\nno, wait") == "who was it" and one_query(" \n ") == ""
     book = Book({"who was it": FIRST})
-    turns = [Turn(Question(str(i), "q")) for i in range(2)]
-    after = hop(turns, lambda _: ["who was it\nno, wait", "  "], book, 2)
+    turns = [Turn(Question(str(i), "q"), Steps(k=2)) for i in range(2)]
+    after = hop(turns, lambda _: ["who was it\nno, wait", "  "], book)
     assert [turn.queries for turn in after] == [("who was it",), ("",)]
     assert [len(turn.found[0]) for turn in after] == [2, 0] and after[1].context == []
+
+
+@pytest.mark.parametrize(
+    ("repeats", "expected"),
+    [("keep", [["A", "B"], ["A", "B"], ["A", "C"]]), ("skip", [["A", "B"], ["C", "D"], ["E"]])],
+)
+def test_what_was_found_before_is_skipped_or_kept(repeats: Any, expected: list[list[str]]) -> None:
+    ranked = [hit(name, 9.0 - i) for i, name in enumerate("ABCDE")]
+    book = Book({"again": ranked, "other": [ranked[0], ranked[2], ranked[4], ranked[3]]})
+    turns = [Turn(Question(str(i), "q"), Steps(3, 2, "hop", repeats)) for i in range(2)]
+    for query in ("again", "again", "other"):
+        turns = hop(turns, lambda _, query=query: [query] * 2, book)
+    for turn in turns:
+        assert [[h.passage.title for h in hits] for hits in turn.found] == expected
+    assert book.asked == ["again", "again", "other"], "of equal queries the retriever is asked once"
+    assert search([], [], book) == []
+
+
+def test_a_passage_of_the_same_title_and_another_text_is_not_a_repeat() -> None:
+    one, other = hit("A", 2.0), Hit(Passage("7", "A", "another text"), 1.0)
+    turn = Turn(Question("1", "q"), Steps(2, 1, repeats="skip")).after("q", [one])
+    assert search([turn], ["q"], Book({"q": [one, other]})) == [[other]]
 
 
 def test_rules_write_queries() -> None:
@@ -189,7 +213,7 @@ def test_a_walk_is_resumed_without_searching_twice(tmp_path: Path, monkeypatch: 
 
     def walked(name: str, book: Book) -> list[Turn]:
         with open_run(tmp_path / name, {}, seed=0) as run:
-            return walk(questions, RULES["title"], book, hops=2, k=2, merge="score", run=run, name="side")
+            return walk(questions, RULES["title"], book, Steps(2, 2), run=run, name="side")
 
     whole = Book(table)
     turns = walked("whole", whole)
@@ -197,7 +221,7 @@ def test_a_walk_is_resumed_without_searching_twice(tmp_path: Path, monkeypatch: 
         "B has the better score for q0"
     )
     assert [h.passage.title for h in turns[1].found[1]] == ["D", "B"] and turns[0].found[1] == ()
-    assert whole.asked == ["q0", "q1", "q2", "q3", "q4", "B", "A", "A", "A", "A"]
+    assert whole.asked == ["q0", "q1", "q2", "q3", "q4", "B", "A", "A", "A"], "of a part each query once"
     for breaks_at in (0, 3, 5, 8):
         broken = Book(table, breaks_at)
         with pytest.raises(KeyboardInterrupt):
@@ -279,7 +303,7 @@ def test_a_model_writes_and_reads_without_a_run_folder() -> None:
     write: Callable[..., Any] = direct_writer(
         policy, passage_words=9, seed=0, temperature=0.0, max_new_tokens=5
     )
-    after = hop(turns, write, Book({"A": FIRST}), 3)
+    after = hop(turns, write, Book({"A": FIRST}))
     assert after[0].queries == ("A",) and model.options[0] == {"temperature": 0.0, "max_new_tokens": 5}
     assert model_reader(policy, None, passage_words=9, seed=0)(after) == ["Bob"]
     assert "all about A" in model.calls[1][0]

@@ -117,6 +117,22 @@ def test_what_was_tried_with_demonstrations_is_learned_without(whole: Whole) -> 
     assert result["steps"] == sum("loss" in row for row in metrics)
 
 
+def test_no_hop_brings_what_was_found_before(whole: Whole) -> None:
+    cfg, result, _ = whole
+    assert (cfg.repeats, result["repeats"]) == ("skip", "skip")
+    for stage in ("before", "after", "few-shot"):
+        first, second = (
+            [json.loads(line) for line in (Path(cfg.out) / stage / f"hop{h}.jsonl").read_text().splitlines()]
+            for h in (1, 2)
+        )
+        brought = 0
+        for one, two in zip(first, second, strict=True):
+            ids = [{hit["title"] for hit in row["hits"]} for row in (one, two)]
+            assert not ids[0] & ids[1]
+            brought += len(ids[1])
+        assert brought
+
+
 def test_no_demonstration_reaches_a_training_prompt(whole: Whole) -> None:
     cfg, _, seen = whole
     demos = json.loads((Path(cfg.out) / "bootstrap/prompts.json").read_text())["chosen"][1]["demos"]

@@ -16,7 +16,7 @@ from heedful.recipes.retrieve_trained import settle, trained_with
 
 pytest.importorskip("bm25s", reason="BM25 needs the extra retrieve")
 
-TOLD = {"job": "retrieve train", "hops": 3, "k": 2, "merge": "rrf", "passage_words": 7}
+TOLD = {"job": "retrieve train", "hops": 3, "k": 2, "merge": "rrf", "repeats": "skip", "passage_words": 7}
 
 
 def told(folder: Path, **more: Any) -> Path:
@@ -26,7 +26,7 @@ def told(folder: Path, **more: Any) -> Path:
 
 
 def used(cfg: Any) -> tuple[Any, ...]:
-    return cfg.hops, cfg.k, cfg.merge, cfg.passage_words
+    return cfg.hops, cfg.k, cfg.merge, cfg.repeats, cfg.passage_words
 
 
 def test_what_is_not_said_is_as_in_training(tmp_path: Path) -> None:
@@ -34,22 +34,29 @@ def test_what_is_not_said_is_as_in_training(tmp_path: Path) -> None:
     (run / "model").mkdir()
     for spec in (run, run / "model"):
         cfg, notes = settle(Config(str(spec)))
-        assert used(cfg) == (3, 2, "rrf", 7) and notes == []
-    assert used(settle(Config("title"))[0]) == (0, 3, "score", 60) == used(settle(Config("nowhere"))[0])
+        assert used(cfg) == (3, 2, "rrf", "skip", 7) and notes == []
+    assert (
+        used(settle(Config("title"))[0]) == (0, 3, "score", "keep", 60) == used(settle(Config("nowhere"))[0])
+    )
     assert settle(Config("title"), hops=2)[0].hops == 2
+    older = {name: value for name, value in TOLD.items() if name != "repeats"}
+    (told(tmp_path / "older") / "result.json").write_text(json.dumps(older))
+    assert trained_with(str(tmp_path / "older"))["repeats"] == "keep"
     other = told(tmp_path / "other", job="search eval")
     assert trained_with(str(other)) == {} == trained_with("http://localhost:1/v1")
 
 
 def test_options_override_and_what_differs_is_told(tmp_path: Path) -> None:
     run, other = told(tmp_path / "run"), told(tmp_path / "other", k=5)
-    cfg, notes = settle(Config(str(run), k=4, merge="score", hops=3, against=str(other)))
-    assert used(cfg) == (3, 4, "score", 7)
+    cfg, notes = settle(Config(str(run), k=4, merge="score", hops=3, repeats="keep", against=str(other)))
+    assert used(cfg) == (3, 4, "score", "keep", 7)
     assert [note.split(":")[0] for note in notes] == [
         f"{run} was trained with --k 2, and is used here with 4",
         f"{run} was trained with --merge rrf, and is used here with score",
+        f"{run} was trained with --repeats skip, and is used here with keep",
         f"{other} was trained with --k 5, and is used here with 4",
         f"{other} was trained with --merge rrf, and is used here with score",
+        f"{other} was trained with --repeats skip, and is used here with keep",
     ]
 
 

@@ -45,6 +45,10 @@ NAMES = {
     "transfer_dense": "LeReT of BM25, dense",
     "leret_dense": "LeReT, dense",
     "with_rules": "LeReT, rules tried too",
+    "base_fresh": "base, repeats skipped",
+    "few_shot_fresh": "few-shot, repeats skipped",
+    "cd_fresh": "imitation, repeats skipped",
+    "fresh": "LeReT, repeats skipped",
 }
 
 
@@ -72,9 +76,14 @@ RUNS: dict[str, Arm] = {
     "answer": Arm({"reward": "answer-em"}),
     # not in the paper: for a model whose own queries find less than the question does
     "with_rules": Arm({"rules": ("question", "title")}),
+    # not in the paper: a second query much like the first brings something new
+    "fresh": Arm(
+        {"repeats": "skip"},
+        {"before": "base_fresh", "few-shot": "few_shot_fresh", "imitation": "cd_fresh", "after": "fresh"},
+    ),
 }
 """In the order in which they are run: what the paper claims first, ablations last."""
-MEASURED = {"leret": ("few_shot", "cd")}
+MEASURED = {"leret": ("few_shot", "cd"), "fresh": ("few_shot", "cd")}
 """What a run measures beside before and after."""
 
 
@@ -109,6 +118,7 @@ class Size:
 SMALL: dict[str, Any] = {
     "hops": 2,
     "k": 2,
+    "repeats": "keep",
     "prompts": 2,
     "samples": 2,
     "temperature": 1.5,
@@ -129,6 +139,7 @@ SMALL: dict[str, Any] = {
 SMOLLM2: dict[str, Any] = {
     "hops": 2,
     "k": 3,
+    "repeats": "keep",
     "prompts": 3,
     "samples": 2,
     "temperature": 0.7,
@@ -170,7 +181,7 @@ SIZES: dict[Tier, dict[str, Size]] = {
             RATES,
             hours=2.3,
         ),
-        "real-bm25": Size(REAL, SMOLLM2, ("leret", "with_rules"), seeds=1, hours=0.6),
+        "real-bm25": Size(REAL, SMOLLM2, ("leret", "with_rules", "fresh"), seeds=1, hours=0.9),
         "real-dense": Size(REAL, {**SMOLLM2, "retriever": "dense"}, ("leret",), seeds=1, hours=0.45),
         "foldoc": Size(Data("foldoc", 44, 44), SMOLLM2, ("leret",), hours=0.85),
     },

@@ -33,6 +33,8 @@ PAIRS = (
         ("leret", "recall"),
     ),
     *(("with_rules", "leret"), ("with_rules", "question"), ("with_rules", "passage")),
+    *(("fresh", "base_fresh"), ("fresh", "few_shot_fresh"), ("fresh", "leret")),
+    *(("fresh", "passage"), ("fresh", "double")),
     *(("leret", "all_pairs"), ("leret", "answer"), ("leret", "temperature"), ("iterative", "leret")),
     *(("leret_dense", "base_dense"), ("transfer_dense", "base_dense"), ("leret_dense", "transfer_dense")),
 )

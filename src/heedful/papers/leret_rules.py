@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from heedful.data.hops import Question, read_questions
 from heedful.data.passages import plain_title
 from heedful.papers.leret_setups import real_questions
-from heedful.recipes.retrieve_pipeline import Turn, Write, found_titles, gold_recall, walk
+from heedful.recipes.retrieve_pipeline import Steps, Turn, Write, found_titles, gold_recall, walk
 from heedful.recipes.retrieve_writers import RULES, ask_question
 
 if TYPE_CHECKING:
@@ -77,11 +77,10 @@ def _walked(
 
     _, retriever = cached_index(own.corpus, size.retriever(), quiet=True)  # type: ignore[arg-type]
     hops, k = size.options["hops"], size.options["k"]
-    how: dict[str, Any] = {"merge": size.options.get("merge", "score"), "run": run}
     found = {}
     for name in WORDS:
         if name == "feasible" and size.data.kind == "real":
             continue  # nobody says in which order its gold passages are found
-        steps = {"hops": 1, "k": 2 * k} if name == "double" else {"hops": hops, "k": k}
-        found[name] = walk(questions, WRITERS[name], retriever, **steps, **how, name=f"{place}/{name}")
+        steps = Steps(1, 2 * k) if name == "double" else Steps(hops, k)
+        found[name] = walk(questions, WRITERS[name], retriever, steps, run=run, name=f"{place}/{name}")
     return found

@@ -78,6 +78,9 @@ class Ask:
     merge: Literal["auto", "score", "rrf", "hop"] = "auto"
     """How hops are merged: by the retriever's scores, by rank fusion, or hop after hop; auto: as RUN was trained, else
     by scores."""
+    repeats: Literal["auto", "skip", "keep"] = "auto"
+    """Passages that an earlier hop found: skip brings the next best in their place, keep counts them among the k again;
+    auto: as RUN was trained, else keep."""
     reader: str = ""
     """A model or server that answers from what was found."""
     reader_model: str = ""
@@ -169,7 +172,7 @@ def ask(options: Ask) -> int:
         open_writer,
         search_problems,
     )
-    from heedful.recipes.retrieve_pipeline import Turn, hop
+    from heedful.recipes.retrieve_pipeline import Steps, Turn, hop
     from heedful.recipes.retrieve_trained import settle
 
     options, notes = settle(options, hops=2)
@@ -194,11 +197,12 @@ def ask(options: Ask) -> int:
     models = Models(options)
     write = open_writer(options.run, options.writer_model, models, options, None, "")
     read = open_reader(models, options, None)
-    turn = Turn(Question("asked", " ".join(options.question.split())), merge=options.merge)  # type: ignore[arg-type]
+    steps = Steps(options.hops, options.k, options.merge, options.repeats)  # type: ignore[arg-type]  # settled
+    turn = Turn(Question("asked", " ".join(options.question.split())), steps)
     if not options.json:
         print("".join(f"note: {one_line(note)}\n" for note in notes), end="")
     for _ in range(options.hops):
-        turn = hop([turn], write, retriever, options.k)[0]
+        turn = hop([turn], write, retriever)[0]
         if not options.json:
             print("\n".join(_hop_lines(turn)), flush=True)
     answer = read([turn])[0] if read is not None else None

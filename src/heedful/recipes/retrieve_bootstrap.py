@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ import numpy as np
 from heedful.data.hops import Question
 from heedful.errors import NothingToLearn
 from heedful.judges.search import Retriever
-from heedful.recipes.retrieve_pipeline import Merge, Reward, Turn, Write, walk
+from heedful.recipes.retrieve_pipeline import Reward, Steps, Turn, Write, walk
 from heedful.recipes.retrieve_train_pairs import echoes
 from heedful.recipes.retrieve_writers import case_for
 from heedful.run import Run, derive_seed
@@ -51,9 +51,7 @@ class Search:
     demos: int = 3
     candidates: int = 12
     rounds: int = 0
-    hops: int = 1
-    k: int = 3
-    merge: Merge = "score"
+    steps: Steps = field(default_factory=lambda: Steps(hops=1))
     passage_words: int = 60
 
 
@@ -128,8 +126,7 @@ def bootstrap(
     """
 
     def searched(questions: Sequence[Question], write: Write, stage: str) -> list[Turn]:
-        how: dict[str, Any] = {"hops": search.hops, "k": search.k, "merge": search.merge}
-        return walk(questions, write, retriever, **how, run=run, name=stage)
+        return walk(questions, write, retriever, search.steps, run=run, name=stage)
 
     traces: list[Trace] = []
     for number in range(1 + search.rounds):

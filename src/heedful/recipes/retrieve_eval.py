@@ -55,6 +55,9 @@ class Config:
     merge: Literal["auto", "score", "rrf", "hop"] = "auto"
     """How hops are merged: by the retriever's scores, by rank fusion, or hop after hop; auto: as RUN was trained, else
     by scores."""
+    repeats: Literal["auto", "skip", "keep"] = "auto"
+    """Passages that an earlier hop found: skip brings the next best in their place, keep counts them among the k again;
+    auto: as RUN was trained, else keep."""
     reader: str = ""
     """A model or server that answers from what was found, for exact match and F1."""
     reader_model: str = ""
@@ -193,12 +196,12 @@ def _side(
 ) -> Measured:
     from heedful.recipes.retrieve_measure import local_cost, measure, served_cost
     from heedful.recipes.retrieve_open import is_server, open_writer
-    from heedful.recipes.retrieve_pipeline import walk
+    from heedful.recipes.retrieve_pipeline import Steps, walk
     from heedful.recipes.retrieve_writers import RULES
 
     write = open_writer(spec, model, models, cfg, run, side)
-    how: dict[str, Any] = {"hops": hops, "k": cfg.k, "merge": cfg.merge}
-    turns = walk(questions, write, retriever, **how, run=run, name=side)
+    steps = Steps(hops, cfg.k, cfg.merge, cfg.repeats)  # type: ignore[arg-type]  # settled
+    turns = walk(questions, write, retriever, steps, run=run, name=side)
     cost = {}
     if is_server(spec):
         cost = served_cost(run, side)

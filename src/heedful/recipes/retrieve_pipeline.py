@@ -20,6 +20,7 @@ from heedful.judges.search import Hit, Retriever, fused
 from heedful.run import Run
 
 Merge = Literal["score", "rrf", "hop"]
+Repeats = Literal["skip", "keep"]
 RewardName = Literal["ap", "recall", "answer-em", "answer-f1"]
 MOST_HOPS = 4
 """Hops that are made where neither the options nor the data ask for more."""
@@ -28,18 +29,32 @@ PART = 512
 
 
 @dataclass(frozen=True)
+class Steps:
+    """How a question is searched for.
+
+    hops: searches; k: passages that each brings; merge: see `merged`. repeats: passages that an earlier hop found are
+    left out for the next best ones (skip), or count among the k again (keep, the paper's way).
+    """
+
+    hops: int = 2
+    k: int = 3
+    merge: Merge = "score"
+    repeats: Repeats = "keep"
+
+
+@dataclass(frozen=True)
 class Turn:
     """A question and what was done for it so far: the query of each hop, and what each found, best first."""
 
     question: Question
+    steps: Steps = Steps()
     queries: tuple[str, ...] = ()
     found: tuple[tuple[Hit, ...], ...] = ()
-    merge: Merge = "score"
 
     @property
     def context(self) -> list[Hit]:
         """All that was found, merged, each passage once; see `merged`."""
-        return merged(self.found, self.merge)
+        return merged(self.found, self.steps.merge)
 
     def after(self, query: str, hits: Sequence[Hit]) -> Turn:
         """One hop later."""
@@ -88,35 +103,46 @@ def one_query(text: str) -> str:
     return next((" ".join(line.split()) for line in text.splitlines() if line.strip()), "")
 
 
-def hop(turns: Sequence[Turn], write: Write, retriever: Retriever, k: int) -> list[Turn]:
-    """All turns one hop later: `write` makes the queries, the retriever brings at most k passages for each."""
+def search(turns: Sequence[Turn], queries: Sequence[str], retriever: Retriever) -> list[list[Hit]]:
+    """What the query of each turn brings, at most `steps.k` passages, best first; turns are at the same hop and share
+    their steps. Of equal queries the retriever is asked once."""
+    if not turns:
+        return []
+    steps, hop = turns[0].steps, len(turns[0].queries)
+    distinct = list(dict.fromkeys(queries))
+    if steps.repeats == "keep" or not hop:
+        brought = dict(zip(distinct, retriever(distinct, steps.k), strict=True))
+        return [list(brought[query]) for query in queries]
+    # so many that k are left where all that was found is among them
+    brought = dict(zip(distinct, retriever(distinct, steps.k * (hop + 1)), strict=True))
+    found = []
+    for turn, query in zip(turns, queries, strict=True):
+        held = {_same(hit) for hits in turn.found for hit in hits}
+        found.append([hit for hit in brought[query] if _same(hit) not in held][: steps.k])
+    return found
+
+
+def hop(turns: Sequence[Turn], write: Write, retriever: Retriever) -> list[Turn]:
+    """All turns one hop later: `write` makes the queries, the retriever brings passages for each."""
     queries = [one_query(text) for text in write(turns)]
     return [
         turn.after(query, hits)
-        for turn, query, hits in zip(turns, queries, retriever(queries, k), strict=True)
+        for turn, query, hits in zip(turns, queries, search(turns, queries, retriever), strict=True)
     ]
 
 
 def walk(
-    questions: Sequence[Question],
-    write: Write,
-    retriever: Retriever,
-    *,
-    hops: int,
-    k: int,
-    merge: Merge,
-    run: Run,
-    name: str,
+    questions: Sequence[Question], write: Write, retriever: Retriever, steps: Steps, *, run: Run, name: str
 ) -> list[Turn]:
     """All questions through all hops; kept as `<name>/hop1.jsonl` and so on, in parts, so that a resumed run searches
     for nothing twice.
 
-    What is kept is known by its name: another writer, retriever or k needs another one.
+    What is kept is known by its name: another writer, retriever or other steps need another one.
     """
-    turns = [Turn(question, merge=merge) for question in questions]
-    for number in range(1, hops + 1):
+    turns = [Turn(question, steps) for question in questions]
+    for number in range(1, steps.hops + 1):
         file = f"{name}/hop{number}"
-        rows = _hop_rows(turns, write, retriever, k, file, run)
+        rows = _hop_rows(turns, write, retriever, file, run)
         turns = [
             turn.after(row["query"], [Hit.from_row(hit) for hit in row["hits"]])
             for turn, row in zip(turns, rows, strict=True)
@@ -125,7 +151,7 @@ def walk(
 
 
 def _hop_rows(
-    turns: Sequence[Turn], write: Write, retriever: Retriever, k: int, file: str, run: Run
+    turns: Sequence[Turn], write: Write, retriever: Retriever, file: str, run: Run
 ) -> list[dict[str, Any]]:
     queries = [] if run.there(f"{file}.jsonl") else [one_query(text) for text in write(turns)]
 
@@ -133,7 +159,9 @@ def _hop_rows(
         some = queries[first : first + PART]
         return [
             {"id": turn.question.id, "query": query, "hits": [hit.as_row() for hit in hits]}
-            for turn, query, hits in zip(turns[first:], some, retriever(some, k), strict=False)
+            for turn, query, hits in zip(
+                turns[first:], some, search(turns[first : first + PART], some, retriever), strict=False
+            )
         ]
 
     return run.in_parts(file, len(queries), PART, part)

@@ -39,6 +39,7 @@ def finish(
         "writer": cfg.run,
         "retriever": cfg.retriever,
         "merge": cfg.merge,
+        "repeats": cfg.repeats,
         "questions": len(ours.turns),
         "hops": ours.hops,
         "k": cfg.k,

@@ -103,6 +103,9 @@ class Config:
     """Passages that each search brings."""
     merge: Literal["score", "rrf", "hop"] = "score"
     """How hops are merged: by the retriever's scores, by rank fusion, or hop after hop."""
+    repeats: Literal["skip", "keep"] = "skip"
+    """Passages that an earlier hop found: skip brings the next best in their place, keep counts them among the k again
+    (the paper's way)."""
     passage_words: int = 60
     """Words of each passage that writer and reader see."""
     limit: int = 0
@@ -191,6 +194,7 @@ def preset(name: str) -> Config:
             schedule="constant",
             warmup=150.0,
             clip_norm=10.0,
+            repeats="keep",
             passage_words=200,
             max_new_tokens=64,
             eval_limit=1000,

@@ -137,7 +137,7 @@ def _result(
         "job": "retrieve train",
         **{
             name: getattr(cfg, name)
-            for name in ("model", *SAID, "retriever", "merge", "k", "passage_words", "seed")
+            for name in ("model", *SAID, "retriever", "merge", "repeats", "k", "passage_words", "seed")
         },
         "hops": asked.hops,
         "train_questions": len(asked.train),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from heedful.data.hops import Question
 from heedful.judges.search import Hit, Retriever
 from heedful.recipes.retrieve_measure import local_cost
-from heedful.recipes.retrieve_pipeline import Merge, Reward, Turn
+from heedful.recipes.retrieve_pipeline import Reward, Steps, Turn, search
 from heedful.recipes.retrieve_train_pairs import Tried, draw_next
 from heedful.recipes.retrieve_writers import RULES, few_shot_prompt, prompt_for, written_query
 from heedful.run import Run
@@ -37,9 +37,7 @@ class Trial:
     prompts: Sequence[Sequence[str]]
     samples: int = 1
     rules: Sequence[str] = ()
-    hops: int = 2
-    k: int = 3
-    merge: Merge = "score"
+    steps: Steps = field(default_factory=Steps)
     passage_words: int = 60
 
 
@@ -77,10 +75,10 @@ def try_queries(
 
     Kept as `<name>/hop1.jsonl` and so on. What is drawn is a function of the run's seed, `name`, hop and question.
     """
-    turns = [Turn(question, merge=trial.merge) for question in questions]
+    turns = [Turn(question, trial.steps) for question in questions]
     hops: list[list[Tried]] = []
     searched = 0
-    for hop in range(1, trial.hops + 1):
+    for hop in range(1, trial.steps.hops + 1):
         if not turns:
             break
         rows = _hop_rows(turns, draw, retriever, reward, trial, hop, run, name)
@@ -146,15 +144,14 @@ def _scored(
     file: str,
 ) -> list[dict[str, Any]]:
     """One row of each turn: its queries, what the context is worth after each, which one the next hop goes on from."""
-    distinct = list(dict.fromkeys(query for some in queries for query in some))
-    hits = dict(zip(distinct, retriever(distinct, trial.k), strict=True))
-    after = [
-        turn.after(query, hits[query]) for turn, some in zip(turns, queries, strict=True) for query in some
-    ]
-    worth = iter(reward(after))
+    each = [(turn, query) for turn, some in zip(turns, queries, strict=True) for query in some]
+    hits = search([turn for turn, _ in each], [query for _, query in each], retriever)
+    after = [turn.after(query, found) for (turn, query), found in zip(each, hits, strict=True)]
+    worth = iter(zip(reward(after), hits, strict=True))
     rows = []
     for turn, some in zip(turns, queries, strict=True):
-        scores = [next(worth) for _ in some]
+        tried = [next(worth) for _ in some]
+        scores = [score for score, _ in tried]
         drawn = draw_next(scores, random.Random(run.seed_for(file, turn.question.id)))
         rows.append(
             {
@@ -163,7 +160,7 @@ def _scored(
                 "queries": list(some),
                 "scores": [None if math.isnan(score) else score for score in scores],
                 "drawn": drawn,
-                "hits": [] if drawn is None else [hit.as_row() for hit in hits[some[drawn]]],
+                "hits": [] if drawn is None else [hit.as_row() for hit in tried[drawn][1]],
             }
         )
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from heedful.config import content_hash
@@ -11,7 +12,7 @@ from heedful.policies.language import LanguagePolicy
 from heedful.recipes.retrieve_bootstrap import Prompt, Search, bootstrap
 from heedful.recipes.retrieve_measure import Measured, local_cost, measure
 from heedful.recipes.retrieve_open import Models, open_reader
-from heedful.recipes.retrieve_pipeline import Read, Turn, Write, reward_of, walk
+from heedful.recipes.retrieve_pipeline import Read, Steps, Turn, Write, reward_of, walk
 from heedful.recipes.retrieve_train import TRAINS
 from heedful.recipes.retrieve_train_data import Asked
 from heedful.recipes.retrieve_train_learn import imitate, prefer
@@ -35,7 +36,17 @@ PIPELINE = (
         "reader_model",
         "hops",
     ),
-    *("k", "merge", "passage_words", "limit", "eval_share", "eval_limit", "max_absent", "drop_faulty_rows"),
+    *(
+        "k",
+        "merge",
+        "repeats",
+        "passage_words",
+        "limit",
+        "eval_share",
+        "eval_limit",
+        "max_absent",
+        "drop_faulty_rows",
+    ),
     *("max_new_tokens", "seed", "precision"),
 )
 """Options that decide what the start model finds on held-out questions."""
@@ -72,6 +83,7 @@ class Stages:
     ) -> None:
         self.cfg, self.policy, self.asked, self.run, self.shared = cfg, policy, asked, run, shared
         self.read = read or open_reader(Models(cfg), cfg, shared or run)
+        self.steps = Steps(asked.hops, cfg.k, cfg.merge, cfg.repeats)
         self.reward = reward_of(cfg.reward, self.read)
         self.chosen: list[Chosen] = []
         self.harvests: list[Harvest] = []
@@ -114,9 +126,7 @@ class Stages:
         return measure(self._walk(RULES[rule], run, stage), run, stage, read=self.read)
 
     def _walk(self, write: Write, run: Run, stage: str) -> list[Turn]:
-        cfg, asked = self.cfg, self.asked
-        how: dict[str, Any] = {"hops": asked.hops, "k": cfg.k, "merge": cfg.merge}
-        return walk(asked.test, write, asked.retriever, **how, run=run, name=stage)
+        return walk(self.asked.test, write, self.asked.retriever, self.steps, run=run, name=stage)
 
     def prompts(self) -> list[Prompt]:
         """The prompts that queries are written by: without demonstrations, then the bootstrapped ones, best first."""
@@ -137,9 +147,7 @@ class Stages:
                 demos=cfg.demos,
                 candidates=cfg.candidates,
                 rounds=cfg.bootstrap_rounds,
-                hops=1 if cfg.bootstrap_hops == "first" else self.asked.hops,
-                k=cfg.k,
-                merge=cfg.merge,
+                steps=replace(self.steps, hops=1) if cfg.bootstrap_hops == "first" else self.steps,
                 passage_words=cfg.passage_words,
             ),
             max(1, cfg.prompts - 1),
@@ -161,9 +169,7 @@ class Stages:
             prompts=[prompt.demos for prompt in prompts] if by_prompt else [()],
             samples=cfg.samples if by_prompt else cfg.samples * cfg.prompts,
             rules=cfg.rules,
-            hops=asked.hops,
-            k=cfg.k,
-            merge=cfg.merge,
+            steps=self.steps,
             passage_words=cfg.passage_words,
         )
         draw = drawer(

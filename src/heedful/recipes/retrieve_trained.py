@@ -1,7 +1,8 @@
 """How a trained writer of queries was trained to search, for `heedful retrieve eval` and `ask`.
 
-A writer learns to write for one pipeline: so many hops, so many passages of a hop, one way to merge them, so many words
-of each shown. Used with another one it is measured beside what it was made for, so what is not said is as in training.
+A writer learns to write for one pipeline: so many hops, so many passages of a hop, one way to merge them, repeats or
+none, so many words of each shown. Used with another one it is measured beside what it was made for, so what is not said
+is as in training.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import Any
 from heedful.errors import HeedfulError
 from heedful.model_folder import read_json
 
-DEFAULTS: dict[str, Any] = {"hops": 0, "k": 3, "merge": "score", "passage_words": 60}
+DEFAULTS: dict[str, Any] = {"hops": 0, "k": 3, "merge": "score", "repeats": "keep", "passage_words": 60}
 """For writers that were not trained here; 0 hops: as the questions need."""
 UNSET = (0, "auto")
 """What stands in an option that was not given."""
 
 
 def trained_with(spec: str) -> dict[str, Any]:
-    """hops, k, merge and passage_words that a run of `heedful retrieve train` was trained with; {} for what is none.
+    """hops, k, merge, repeats and passage_words that a run of `heedful retrieve train` was trained with; {} for what is
+    none. Runs that say nothing of repeats are older than the choice, and kept them.
 
     spec: the run folder, or the model folder in it. Raises HeedfulError when its result.json is damaged.
     """
@@ -31,6 +33,7 @@ def trained_with(spec: str) -> dict[str, Any]:
         told = read_json(place)
         if told.get("job") != "retrieve train":
             return {}
+        told.setdefault("repeats", "keep")
         found = {name: told[name] for name in DEFAULTS if name in told}
         for name, value in found.items():
             right = isinstance(value, type(DEFAULTS[name])) and not isinstance(value, bool)
