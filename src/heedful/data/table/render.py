@@ -69,12 +69,14 @@ class Pictures:
             raise HeedfulError(f"pictures are at most 960 x 1280 pixels, not {height} x {width}")
         self._mujoco, self._model = package, model
         try:
-            self._gl = _context_class()(width, height)
-            self._gl.make_current()
-            self._context = package.MjrContext(model, package.mjtFontScale.mjFONTSCALE_100.value)
-            # also before the interpreter takes its modules apart, which the OpenGL library would not survive
-            self._finish = weakref.finalize(self, _give_back, self._gl, self._context)
-            package.mjr_setBuffer(package.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+            gl = _context_class()(width, height)
+            # OpenGL's context and MuJoCo's, in a list that is emptied before the interpreter takes its modules apart,
+            # which a context does not survive
+            self._held = [gl]
+            self._finish = weakref.finalize(self, _give_back, self._held)
+            gl.make_current()
+            self._held.append(package.MjrContext(model, package.mjtFontScale.mjFONTSCALE_100.value))
+            package.mjr_setBuffer(package.mjtFramebuffer.mjFB_OFFSCREEN.value, self._held[1])
         except Exception as error:  # PyOpenGL and MuJoCo raise what they like here
             raise HeedfulError(
                 f"no picture can be drawn with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r} "
@@ -91,7 +93,8 @@ class Pictures:
         """Pictures of the cameras, each uint8 RGB (height, width, 3)."""
         if not self._finish.alive:
             raise HeedfulError("the table has been closed")
-        self._gl.make_current()
+        gl, context = self._held
+        gl.make_current()
         made: list[NDArray[np.uint8]] = []
         for camera in cameras:
             self._camera.fixedcamid = self._model.camera(camera).id
@@ -104,9 +107,9 @@ class Pictures:
                 self._mujoco.mjtCatBit.mjCAT_ALL.value,
                 self._scene,
             )
-            self._mujoco.mjr_render(self._rect, self._scene, self._context)
+            self._mujoco.mjr_render(self._rect, self._scene, context)
             picture = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
-            self._mujoco.mjr_readPixels(picture, None, self._rect, self._context)
+            self._mujoco.mjr_readPixels(picture, None, self._rect, context)
             made.append(picture[::-1].copy())
         return made
 
@@ -115,10 +118,12 @@ class Pictures:
         self._finish()
 
 
-def _give_back(gl: Any, context: Any) -> None:
+def _give_back(held: list[Any]) -> None:
+    gl, *contexts = held
     gl.make_current()
-    context.free()
-    gl.free()
+    for context in contexts:
+        context.free()
+    held.clear()  # the last reference, with which OpenGL's context frees itself
 
 
 def _context_class() -> Any:
