@@ -35,15 +35,15 @@ def asked(folder: Path, count: int) -> tuple[list[Any], list[list[str]], Judge]:
 
     from heedful.data.hops.world import World
     from heedful.judges.search_index import build_index, open_index
-    from heedful.recipes.retrieve_pipeline import Turn, gold_ap, hop
+    from heedful.recipes.retrieve_pipeline import Steps, Turn, gold_ap, hop, search
     from heedful.recipes.retrieve_writers import ask_gold, ask_question, case_for
 
     world, corpus = World(0, ENTITIES, (2,)), folder / "corpus.jsonl"
     corpus.write_text("".join(json.dumps(passage._asdict()) + "\n" for passage in world))
     build_index(corpus, folder / "index", "bm25", quiet=True)
-    _, search = open_index(folder / "index", "bm25")
+    _, bm25 = open_index(folder / "index", "bm25")
     questions = world.questions("train", count + WARM + (PROMPTS - 1) * DEMOS)
-    turns = hop([Turn(question) for question in questions], ask_question, search, K)
+    turns = hop([Turn(question, Steps(k=K)) for question in questions], ask_question, bm25)
     shown, rest = turns[: (PROMPTS - 1) * DEMOS], turns[(PROMPTS - 1) * DEMOS :]
     cases = [
         case_for(turn.question.question, turn.context, WORDS, query)
@@ -52,9 +52,8 @@ def asked(folder: Path, count: int) -> tuple[list[Any], list[list[str]], Judge]:
     lists = [[], *(cases[i : i + DEMOS] for i in range(0, len(cases), DEMOS))]
 
     def judge(some: Sequence[Any], queries: Sequence[str]) -> list[float]:
-        distinct = list(dict.fromkeys(queries))
-        hits = dict(zip(distinct, search(distinct, K), strict=True))
-        return gold_ap([turn.after(query, hits[query]) for turn, query in zip(some, queries, strict=True)])
+        hits = search(some, queries, bm25)
+        return gold_ap([turn.after(q, found) for turn, q, found in zip(some, queries, hits, strict=True)])
 
     return rest, lists, judge
 
