@@ -206,13 +206,18 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def shared(place: Path) -> Path:
-    return place / "shared"
+def test_every_arm_runs_and_shares_what_depends_on_the_start_alone(place: Path) -> None:
+    shared = place / "shared"
+    for arm in ARMS:
+        with pytest.MonkeyPatch.context() as patch:
+            _arm_runs(place, shared, arm, patch)
+    names = sorted(p.name.split("-")[0] for p in shared.iterdir() if p.is_dir() and p.name != "calls")
+    # before: all arms and the one with a reader; bootstraps: of all hops, of the first, by recall, by answer
+    assert names.count("before") == 2 and names.count("bootstrap") >= 4
+    assert names.count("tried0") == 5  # ap (cd, dpo, ... alike), iterative, recall, temperature, answer
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_every_arm_runs(place: Path, shared: Path, arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _arm_runs(place: Path, shared: Path, arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {**ARMS[arm], "cd_epochs": 1.0, "epochs": 0.5, "measure": ()}
     if changes.get("reader"):
         changes["reader"] = str(place / changes["reader"])
@@ -255,13 +260,6 @@ def _usable(result: dict[str, Any]) -> int:
 
 def _reader(turns: Any) -> list[str]:
     return [next((h.passage.id for h in t.context if h.passage.text.endswith("metal")), "") for t in turns]
-
-
-def test_arms_share_what_depends_on_the_start_alone(place: Path, shared: Path) -> None:
-    names = sorted(p.name.split("-")[0] for p in shared.iterdir() if p.is_dir() and p.name != "calls")
-    # before: all arms and the one with a reader; bootstraps: of all hops, of the first, by recall, by answer
-    assert names.count("before") == 2 and names.count("bootstrap") >= 4
-    assert names.count("tried0") == 5  # ap (cd, dpo, ... alike), iterative, recall, temperature, answer
 
 
 # ---- rules
