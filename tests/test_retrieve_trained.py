@@ -87,6 +87,7 @@ def test_eval_and_ask_search_as_the_run_was_trained(
     assert main([*evaluate, str(tmp_path / "own")]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["hops"], result["k"], result["merge"]) == (3, 2, "rrf") and result["searches"] == 6
+    assert result["repeats"] == "skip"
     assert "was trained" not in (tmp_path / "own" / "report.json").read_text()
     assert main([*evaluate, str(tmp_path / "told"), "--k", "1", "--hops", "1"]) == 0
     result = json.loads(capsys.readouterr().out)

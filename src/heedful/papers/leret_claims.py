@@ -52,9 +52,8 @@ def claims(done: Done, tier: Tier, setup: str, seeds: Sequence[int]) -> list[Cla
 
     if size.data.kind == "real":
         _real(say)
-        for run, more in (("with_rules", _with_rules), ("fresh", _fresh)):
-            if run in size.runs:
-                more(say)
+        for run in (run for run in ADDED if run in size.runs):
+            _added(say, run)
     else:
         _main(say, setup)
     return found
@@ -201,35 +200,38 @@ def _real(say: Any) -> None:
         )
 
 
-def _with_rules(say: Any) -> None:
-    for other, words in (
-        ("leret", "LeReT"),
-        ("question", "the question alone"),
-        ("passage", "a naive second query"),
-    ):
-        say(
-            f"LeReT that tries the question and the best passage's title too finds more than {words} (measured: the "
-            "lead in recall after two hops)",
-            "not in the paper",
-            lead("with_rules", other),
-            note="added when LeReT alone was seen to find no more than rules",
-            needs=("with_rules",),
-        )
+ADDED: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
+    "with_rules": (
+        "LeReT that tries the question and the best passage's title too",
+        "added when LeReT alone was seen to find no more than rules",
+        (
+            ("leret", "LeReT"),
+            ("question", "the question alone"),
+            ("passage", "a naive second query"),
+        ),
+    ),
+    "fresh": (
+        "LeReT where passages found before are skipped for the next best",
+        "added when LeReT was seen to ask the question again",
+        (
+            ("base_fresh", "base where they are skipped"),
+            ("few_shot_fresh", "few-shot where they are skipped"),
+            ("leret", "LeReT where they are kept"),
+            ("passage", "a naive second query"),
+            ("double", "the question with twice the passages"),
+        ),
+    ),
+}
+"""By run that the paper does not have: what it is called, why it was added, and what it is compared with."""
 
 
-def _fresh(say: Any) -> None:
-    for other, words in (
-        ("base_fresh", "base where they are skipped"),
-        ("few_shot_fresh", "few-shot where they are skipped"),
-        ("leret", "LeReT where they are kept"),
-        ("passage", "a naive second query"),
-        ("double", "the question with twice the passages"),
-    ):
+def _added(say: Any, run: str) -> None:
+    called, note, others = ADDED[run]
+    for other, words in others:
         say(
-            f"LeReT where passages found before are skipped for the next best finds more than {words} (measured: the "
-            "lead in recall after two hops)",
+            f"{called} finds more than {words} (measured: the lead in recall after two hops)",
             "not in the paper",
-            lead("fresh", other),
-            note="added when LeReT was seen to ask the question again",
-            needs=("fresh",),
+            lead(run, other),
+            note=note,
+            needs=(run,),
         )

@@ -109,15 +109,13 @@ def search(turns: Sequence[Turn], queries: Sequence[str], retriever: Retriever) 
     if not turns:
         return []
     steps, hop = turns[0].steps, len(turns[0].queries)
+    skips = steps.repeats == "skip"
     distinct = list(dict.fromkeys(queries))
-    if steps.repeats == "keep" or not hop:
-        brought = dict(zip(distinct, retriever(distinct, steps.k), strict=True))
-        return [list(brought[query]) for query in queries]
-    # so many that k are left where all that was found is among them
-    brought = dict(zip(distinct, retriever(distinct, steps.k * (hop + 1)), strict=True))
+    # where repeats are left out so many that k are left if all that was found is among them
+    brought = dict(zip(distinct, retriever(distinct, steps.k * (hop + 1 if skips else 1)), strict=True))
     found = []
     for turn, query in zip(turns, queries, strict=True):
-        held = {_same(hit) for hits in turn.found for hit in hits}
+        held = {_same(hit) for hits in turn.found for hit in hits} if skips else ()
         found.append([hit for hit in brought[query] if _same(hit) not in held][: steps.k])
     return found
 
