@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 from heedful import losses
+from heedful.data.scopes import Sizes
 from heedful.errors import HeedfulError
-from heedful.papers import c3po, c3po_bandit
+from heedful.papers import c3po, c3po_arms, c3po_bandit
 from heedful.papers.c3po_bandit import (
     ACTIONS,
     BETAS,
@@ -192,9 +194,13 @@ def test_the_paper_has_the_bandit_and_leaves_the_rest_open(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     quick(monkeypatch)
+    few = replace(c3po_arms.SIZES["smoke"], scope=Sizes(12, 2, 4, 4, 4), max_new_tokens=16, epochs=1.0)
+    monkeypatch.setitem(c3po_arms.SIZES, "smoke", few)
     with open_run(tmp_path / "run", {}, seed=0) as run:
-        results = c3po.run("smoke", [0], run)
+        learned = c3po_arms.run_arms("smoke", [0], run, rounds=[("c3po",)])
+        results = c3po.run("smoke", [0], run, until=0.0)  # too late for any other arm
     assert results.title == c3po.TITLE
+    assert set(learned) == {("sign-off", "c3po", 0)} and len(results.tables[1].rows) == 1
     bandit = [claim for claim in results.claims if claim.claim.startswith("Bandit")]
     assert len(bandit) == len(BETAS) and all(claim.holds for claim in bandit)
     for claim in results.claims[len(BETAS) :]:

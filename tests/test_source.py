@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "heedful"
 FILES = sorted(SOURCE.rglob("*.py"))
-NAMES = [str(path.relative_to(SOURCE)) for path in FILES]
+TEXTS = {str(path.relative_to(SOURCE)): path.read_text() for path in FILES}
 
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 BANNED_BUILTINS = {"eval", "exec", "compile", "__import__"}
@@ -39,6 +40,18 @@ LAYERS = (
     ("config", "checkpoint", "errors"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+@cache
+def parsed(name: str) -> ast.Module:
+    """The tree of a file, to be read and not changed."""
+    return ast.parse(TEXTS[name])
+
+
+def wrong(rule: Callable[[str], Iterable[str]]) -> dict[str, list[str]]:
+    """What `rule` finds in each file; files where it finds nothing are not there."""
+    assert len(TEXTS) > 100
+    return {name: found for name in TEXTS if (found := list(rule(name)))}
 
 
 # ---- what is banned
@@ -73,9 +86,8 @@ def banned(module: str) -> bool:
     return module.split(".")[0] in BANNED_MODULES or module.endswith(".pickle")
 
 
-def offences(text: str) -> list[str]:
-    """Everything banned in one source text, as `line: what`."""
-    tree = ast.parse(text)
+def offences(tree: ast.Module) -> list[str]:
+    """Everything banned in one file, as `line: what`."""
     known = aliases(tree)
     found = []
     for node in ast.walk(tree):
@@ -100,9 +112,8 @@ def offences(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_banned(name: str) -> None:
-    assert offences((SOURCE / name).read_text()) == []
+def test_nothing_banned() -> None:
+    assert wrong(lambda name: offences(parsed(name))) == {}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +140,7 @@ def test_nothing_banned(name: str) -> None:
     ],
 )
 def test_the_scan_sees_what_is_banned(text: str) -> None:
-    assert offences(text)
+    assert offences(ast.parse(text))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +156,7 @@ def test_the_scan_sees_what_is_banned(text: str) -> None:
     ],
 )
 def test_the_scan_lets_the_rest_pass(text: str) -> None:
-    assert offences(text) == []
+    assert offences(ast.parse(text)) == []
 
 
 # ---- who imports whom
@@ -191,23 +202,22 @@ def part_of(name: str) -> str:
     return first.removesuffix(".py")
 
 
-def upward(text: str, name: str) -> list[str]:
+def upward(tree: ast.Module, name: str) -> list[str]:
     """Imports that point from a lower layer to a higher one."""
     if name in ("cli.py", "__main__.py"):
         return []
     # A file at the top that no layer names (hub, device, ...) serves the layers: it stands with `fit`.
     level = LEVEL.get(part_of(name), LEVEL["fit"])
     found = []
-    for line, module in imported(ast.parse(text), package_of(name)):
+    for line, module in imported(tree, package_of(name)):
         parts = module.split(".")
         if parts[0] == "heedful" and len(parts) > 1 and LEVEL.get(parts[1], len(LAYERS)) < level:
             found.append(f"{line}: {part_of(name)} imports {module}")
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_imports_point_one_way(name: str) -> None:
-    assert upward((SOURCE / name).read_text(), name) == []
+def test_imports_point_one_way() -> None:
+    assert wrong(lambda name: upward(parsed(name), name)) == {}
 
 
 @pytest.mark.parametrize(
@@ -223,14 +233,15 @@ def test_imports_point_one_way(name: str) -> None:
     ],
 )
 def test_the_direction_test_sees_upward_imports(name: str, text: str) -> None:
-    assert upward(text, name)
+    assert upward(ast.parse(text), name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_only_the_entry_point_imports_the_command_line(name: str) -> None:
-    modules = {module for _, module in imported(ast.parse((SOURCE / name).read_text()), package_of(name))}
-    if name not in ("cli.py", "__main__.py"):
-        assert not any(module.startswith("heedful.cli") for module in modules)
+def test_only_the_entry_point_imports_the_command_line() -> None:
+    def of_cli(name: str) -> list[str]:
+        found = [module for _, module in imported(parsed(name), package_of(name))]
+        return [module for module in found if module.startswith("heedful.cli")]
+
+    assert set(wrong(of_cli)) <= {"cli.py", "__main__.py"}
 
 
 def test_losses_import_torch_and_jaxtyping_alone() -> None:
@@ -284,7 +295,7 @@ def needs_at_import(name: str, seen: set[str] | None = None) -> set[str]:
         return set()
     seen.add(name)
     found = set()
-    for _, module in imported(at_import(ast.parse((SOURCE / name).read_text())), package_of(name)):
+    for _, module in imported(at_import(ast.parse(TEXTS[name])), package_of(name)):
         parts = module.split(".")
         if parts[0] != "heedful":
             found.add(parts[0])
@@ -310,9 +321,9 @@ def test_the_chain_of_imports_is_followed() -> None:
 # ---- what every file has
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_file_is_too_long(name: str) -> None:
-    assert len((SOURCE / name).read_text().splitlines()) <= 400, "over 400 lines: two things in one file?"
+def test_no_file_is_too_long() -> None:
+    long = {name: lines for name, text in TEXTS.items() if (lines := len(text.splitlines())) > 400}
+    assert long == {}, "over 400 lines: two things in one file?"
 
 
 def undocumented(tree: ast.Module) -> list[str]:
@@ -333,9 +344,8 @@ def undocumented(tree: ast.Module) -> list[str]:
     return [*missing, *look(tree.body, "")]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_everything_public_has_a_docstring(name: str) -> None:
-    assert undocumented(ast.parse((SOURCE / name).read_text())) == []
+def test_everything_public_has_a_docstring() -> None:
+    assert wrong(lambda name: undocumented(parsed(name))) == {}
 
 
 def test_missing_docstrings_are_seen() -> None:
@@ -345,19 +355,16 @@ def test_missing_docstrings_are_seen() -> None:
     assert undocumented(tree) == ["2: f", "5: C.m"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_names_say_something(name: str) -> None:
-    stem = Path(name).stem
-    assert not any(
-        word in stem.split("_") for word in ("utils", "util", "helpers", "manager", "base", "common")
-    )
+def test_names_say_something() -> None:
+    vague = {"utils", "util", "helpers", "manager", "base", "common"}
+    assert wrong(lambda name: vague & set(Path(name).stem.split("_"))) == {}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_left_unfinished(name: str) -> None:
-    text = (SOURCE / name).read_text()
-    tree = ast.parse(text)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    assert "NotImplementedError" not in names
-    comments = [line.split("#", 1)[1] for line in text.splitlines() if "#" in line]
-    assert not any(mark in comment for mark in ("TODO", "FIXME", "XXX") for comment in comments)
+def test_nothing_is_left_unfinished() -> None:
+    def marks(name: str) -> Iterator[str]:
+        nodes = ast.walk(parsed(name))
+        yield from (n.id for n in nodes if isinstance(n, ast.Name) and n.id == "NotImplementedError")
+        comments = [line.split("#", 1)[1] for line in TEXTS[name].splitlines() if "#" in line]
+        yield from (c for c in comments if any(mark in c for mark in ("TODO", "FIXME", "XXX")))
+
+    assert wrong(marks) == {}
