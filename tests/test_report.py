@@ -195,6 +195,20 @@ def test_stage_names_are_drawn_as_text(tmp_path: Path) -> None:
     assert page.unbalanced == [] and "i" not in {tag for tag, _ in page.tags}
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_metric_of_the_first_stages_keeps_its_plot(tmp_path: Path) -> None:
+    """Names of stages that begin beyond its last point would leave no room for the curve."""
+    make_run(tmp_path)
+    rows = [{"stage": s, "step": i, "loss": i} for s in ("first", "second", "third") for i in range(1, 31)]
+    for row in rows[:8]:
+        row["early"] = 1.0
+    write(tmp_path / "metrics.jsonl", rows)
+    html = write_report(tmp_path).read_text("utf-8")
+    plots = re.findall(r"(?s)<svg.*?</svg>", html)
+    assert [plot.count(">third<") for plot in plots].count(1) == 1
+    assert sum(">first<" in plot for plot in plots) == 2
+
+
 def test_comparison_of_two_runs(tmp_path: Path) -> None:
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1, shift=0.3)
     out = write_comparison(a, b, tmp_path / "out" / "compare.html")

@@ -163,8 +163,9 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _mark_stages(axes: Axes, stages: dict[str, float]) -> None:
-    starts = list(stages.items())
     left, right = axes.get_xlim()
+    # A metric of the first stages only has an axis that ends before the others begin.
+    starts = [(name, at) for name, at in stages.items() if at < right]
     for i, (name, at) in enumerate(starts):
         if i:
             axes.axvline(at, color=_INK, linewidth=0.7, alpha=0.45, linestyle=_DASHES[2])
