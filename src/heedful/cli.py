@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -349,6 +350,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait make torch several times slower where other programs run too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # peft asks transformers by the old name; nobody who runs a command can do anything about it.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
     try:
         try:
             return _command(list(sys.argv[1:] if arguments is None else arguments))
