@@ -23,6 +23,7 @@ from heedful.atomic import write_folder
 from heedful.errors import HeedfulError
 from heedful.model_card import card_text
 from heedful.model_folder import check_configs, check_weights, is_adapter, is_model, read_json
+from heedful.progress import transformers_quiet
 
 Kind = Literal["language", "reward", "vision", "image-text"]
 AUTO: dict[Kind, str] = {
@@ -98,25 +99,14 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def loading(name: str | Path) -> Iterator[None]:
-    """Turn what transformers and safetensors raise for a damaged folder into one line that names it.
-
-    Their own progress bars and tables of missing weights are off meanwhile: what matters of them is checked here.
-    """
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    """Turn what transformers and safetensors raise for a damaged folder into one line that names it."""
     try:
-        yield
+        with transformers_quiet():
+            yield
     except HeedfulError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
         raise HeedfulError(f"cannot load {name}: {type(error).__name__}: {_first_line(error)}") from error
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def load_tokenizer(name: str | Path) -> Any:
@@ -278,7 +268,7 @@ def save_model(
     text = card if isinstance(card, str) else card_text(card, adapter=alone, base=_home(model), reward=reward)
 
     def fill(beside: Path) -> None:
-        with _as_os_error(beside):
+        with _as_os_error(beside), transformers_quiet():
             if alone:
                 _save_adapter(model, beside)
             else:

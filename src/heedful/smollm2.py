@@ -18,6 +18,7 @@ from huggingface_hub.utils import WeakFileLock
 
 from heedful.atomic import make_folder, write_folder
 from heedful.errors import HeedfulError
+from heedful.progress import transformers_quiet
 
 NAME = "smollm2"
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -66,7 +67,8 @@ def converted() -> Path:
         make_folder(folder.parent)
         with WeakFileLock(folder.parent / f".{folder.name}.lock"):
             if not _whole(folder):
-                _convert(source, folder)
+                with transformers_quiet():
+                    _convert(source, folder)
     except (HeedfulError, OSError) as error:
         raise HeedfulError(
             f"cannot convert smollm2: {error}; the folder can be chosen with HEEDFUL_CACHE"

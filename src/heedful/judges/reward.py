@@ -59,7 +59,7 @@ class RewardModel(Backbone):
         longer = [Group(g.prompt, [[*c, 0] for c in g.completions]) for g in groups]
         hidden, layout = self.hidden(longer)
         last = torch.zeros(layout.shape[0], dtype=torch.long, device=hidden.device)
-        last.index_reduce_(0, layout.row, torch.arange(len(layout.row), device=hidden.device), "amax")
+        last.scatter_reduce_(0, layout.row, torch.arange(len(layout.row), device=hidden.device), "amax")
         return hidden[last]
 
     def plain(self, groups: Sequence[Group]) -> Tensor:
