@@ -227,6 +227,58 @@ def test_a_layout_has_no_padding_and_numbers_completions_in_order() -> None:
         assert at == list(range(at[0], at[0] + length)), "a token is predicted from the one before it"
 
 
+@pytest.mark.parametrize("config", [None, GPT2, NEOX], ids=["llama", "gpt2", "gpt-neox"])
+def test_a_rounded_layout_gives_the_same(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = policy(config)
+    weights = list(p.module.parameters())
+    # more positions behind them than the context has
+    groups = [*SHAPES, *(Group(ids(i, 200), [ids(50 + i, 30)]) for i in range(40))]
+
+    def told() -> tuple[Tensor, list[Tensor | None]]:
+        logp, mask = p.logp_groups(groups)
+        return logp.detach(), list(torch.autograd.grad(logp[mask].sum(), weights, allow_unused=True))
+
+    logp, grads = told()
+    monkeypatch.setattr(backbone.packing, "pack", lambda *a, **k: packing.rounded(pack(*a, **k)))
+    again, regrads = told()
+    torch.testing.assert_close(again, logp, atol=1e-5, rtol=1e-5)
+    for a, b in zip(grads, regrads, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            torch.testing.assert_close(a, b, atol=2e-3, rtol=1e-4)
+
+
+def test_rounded_lengths_are_few_and_little_is_added() -> None:
+    lengths = {}
+    for length in range(2, 3000):
+        layout = packing.rounded(pack([Group([5] * length, [[7]])]))
+        lengths[length] = layout.tokens.shape[1]
+        assert layout.positions.shape == layout.tokens.shape
+        assert layout.segments[-1][1] == lengths[length] and layout.read.tolist() == [length - 1]
+    assert len(set(lengths.values())) < 80
+    assert all(n <= made < n + max(16, n / 16) for n, made in lengths.items())
+
+
+@pytest.mark.parametrize(("precision", "multiple"), [("bf16", True), ("fp32", False)])
+def test_lengths_are_rounded_for_bfloat16_on_a_cpu(precision: str, multiple: bool) -> None:
+    p = policy(precision=precision)
+    _, layout = p.hidden(SHAPES)
+    assert (layout.tokens.shape[1] % 16 == 0) == multiple
+
+
+def test_the_output_layer_gets_rounded_lengths_for_bfloat16() -> None:
+    head, seen = nn.Linear(32, 420), []
+    head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[0]))
+    hidden, target = torch.randn(37, 32, requires_grad=True), torch.arange(37)
+    plain = packing.token_logp(hidden, head, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = packing.token_logp(hidden, head, target)
+    assert seen == [37, 48] and again.shape == plain.shape
+    torch.testing.assert_close(again, plain, atol=0.05, rtol=0.05)
+    (a,), (b,) = (torch.autograd.grad(x.sum(), [hidden]) for x in (plain, again))
+    torch.testing.assert_close(b, a, atol=0.02, rtol=0.1)
+
+
 @pytest.mark.parametrize("config", [None, NEOX, GPT2], ids=["llama", "gpt-neox", "gpt2"])
 def test_a_token_sees_its_own_branch_and_prompt_alone(config: Any) -> None:
     p = policy(config)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -196,6 +196,29 @@ def pack(
     )
 
 
+def spare(length: int) -> int:
+    """How many positions make `length` up to a multiple of 16, and of a 16th of the power of two below it.
+
+    oneDNN, which multiplies bfloat16 on CPUs, compiles a kernel for each new length, which takes as long as the
+    product, and keeps a thousand of them: with all lengths different that is gigabytes, and no kernel is used again.
+    """
+    return -length % max(16, 1 << max(0, length.bit_length() - 5))
+
+
+def rounded(layout: Pack) -> Pack:
+    """The same layout with `spare` positions behind it that nobody reads."""
+    length = layout.tokens.shape[1]
+    more = spare(length)
+    if not more:
+        return layout
+    return replace(
+        layout,
+        tokens=F.pad(layout.tokens, (0, more)),
+        positions=F.pad(layout.positions, (0, more)),  # 0 is one that every model knows
+        segments=[*layout.segments, (length, length + more, None)],
+    )
+
+
 def _branch_mask(prefix: int, lengths: list[int], device: torch.device | str) -> Tensor | None:
     """Causal, and no completion sees another. None when there is at most one branch: plain causal is the same."""
     if sum(n > 0 for n in lengths) <= 1:
@@ -258,7 +281,10 @@ def token_logp(hidden: Tensor, head: nn.Module, target: Tensor, weight: Tensor |
     pieces = []
     size = _chunk(int(getattr(head, "out_features", HEAD_CHUNK_NUMBERS)))
     if hidden.shape[0] <= size > HEAD_CHUNK:
-        return -F.cross_entropy(head(hidden).float(), target, reduction="none")
+        count = len(target)
+        if hidden.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            hidden = F.pad(hidden, (0, 0, 0, spare(count)))
+        return -F.cross_entropy(head(hidden)[:count].float(), target, reduction="none")
     for start in range(0, hidden.shape[0], size):
         part = slice(start, start + size)
         if torch.is_grad_enabled():
