@@ -3,7 +3,8 @@
 Three savings over a padded batch, all exact (they change the order of work, not the mathematics):
 
 1. a prompt with N completions is one *group* of P + C1 + ... + CN tokens, instead of N rows of P + C;
-2. groups stand one behind the other in a single flat row, so nothing is padded; attention is called per group;
+2. groups stand one behind the other in a single flat row, so nothing is padded (but see `spare`); attention is called
+   per group;
 3. the output layer runs only where a completion token is predicted, and keeps no logits.
 
 Letters: B prompts, N completions per prompt, T tokens, D hidden size, V vocabulary.
