@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,7 +114,9 @@ def test_prefer_on_two_processes_learns_what_one_learns(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr[-4000:]
         assert done.stdout.count("\n") == 1, "one process speaks"
-        assert world > 1 or done.stderr == "", "nothing that the person can do nothing about"
+        if world == 1:
+            noise = [line for line in done.stderr.splitlines() if re.search("Warning|Writing model", line)]
+            assert noise == [], "a person can do nothing about these"
         printed[world] = json.loads(done.stdout)
     losses = {
         world: [
