@@ -198,6 +198,8 @@ def test_the_paper_has_the_bandit_and_leaves_the_rest_open(
     monkeypatch.setitem(c3po_arms.SIZES, "smoke", few)
     with open_run(tmp_path / "run", {}, seed=0) as run:
         learned = c3po_arms.run_arms("smoke", [0], run, rounds=[("c3po",)])
+        for method in c3po_arms.METHODS:  # each with options that go together
+            assert c3po_arms.config("sign-off", method, 0, "smoke", run, 1e-3).method in (method, "c3po")
         results = c3po.run("smoke", [0], run, until=0.0)  # too late for any other arm
     assert results.title == c3po.TITLE
     assert set(learned) == {("sign-off", "c3po", 0)} and len(results.tables[1].rows) == 1

@@ -156,9 +156,7 @@ class Backbone:
 
     def hidden(self, groups: Sequence[Group]) -> tuple[Tensor, packing.Pack]:
         """Hidden states (M, D) that predict each completion token, and the layout that says which is which."""
-        layout = packing.pack(groups, self.device, float_attention=self.small)
-        if self.precision == "bf16" and self.device.type == "cpu":
-            layout = packing.rounded(layout)
+        layout = packing.rounded(packing.pack(groups, self.device, float_attention=self.small))
         with self.attention(packing.ATTENTION):
             out = self.decoder(
                 input_ids=layout.tokens,

@@ -197,19 +197,25 @@ def pack(
     )
 
 
-def spare(length: int) -> int:
-    """How many positions make `length` up to a multiple of 16, and of a 16th of the power of two below it.
+def kernels_by_length(device: torch.device) -> bool:
+    """Whether matrices are multiplied by oneDNN in bfloat16 here, see `spare`."""
+    return device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
-    oneDNN, which multiplies bfloat16 on CPUs, compiles a kernel for each new length, which takes as long as the
-    product, and keeps a thousand of them: with all lengths different that is gigabytes, and no kernel is used again.
+
+def spare(length: int, device: torch.device) -> int:
+    """How many positions make `length` up to a multiple of 16, and of a 16th of the power of two below it; 0 where
+    that saves nothing.
+
+    oneDNN compiles a kernel for each new length, which takes as long as the product, and keeps a thousand of them:
+    with all lengths different that is gigabytes, and no kernel is used again.
     """
-    return -length % max(16, 1 << max(0, length.bit_length() - 5))
+    return -length % max(16, 1 << max(0, length.bit_length() - 5)) if kernels_by_length(device) else 0
 
 
 def rounded(layout: Pack) -> Pack:
     """The same layout with `spare` positions behind it that nobody reads."""
     length = layout.tokens.shape[1]
-    more = spare(length)
+    more = spare(length, layout.tokens.device)
     if not more:
         return layout
     return replace(
@@ -283,8 +289,8 @@ def token_logp(hidden: Tensor, head: nn.Module, target: Tensor, weight: Tensor |
     size = _chunk(int(getattr(head, "out_features", HEAD_CHUNK_NUMBERS)))
     if hidden.shape[0] <= size > HEAD_CHUNK:
         count = len(target)
-        if hidden.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            hidden = F.pad(hidden, (0, 0, 0, spare(count)))
+        if more := spare(count, hidden.device):
+            hidden = F.pad(hidden, (0, 0, 0, more))
         return -F.cross_entropy(head(hidden)[:count].float(), target, reduction="none")
     for start in range(0, hidden.shape[0], size):
         part = slice(start, start + size)
