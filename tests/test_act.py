@@ -199,6 +199,7 @@ def test_without_an_environment_nothing_is_measured_and_without_data_rlpd_learns
 
 def killed(cfg: Config, install: Callable[[], None]) -> None:
     """Run in a fork that dies by SIGKILL where `install` says."""
+    tiny.needs_forks()
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:

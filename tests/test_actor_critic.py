@@ -33,11 +33,11 @@ def test_a_value_is_the_head_on_the_state_before_its_token(policy: LanguagePolic
     _, value, mask = score_and_value(policy, head, GROUPS)
     assert value.shape == (3, 3) and mask.sum(-1).tolist() == [2, 3, 1] and not value.any()
     with torch.no_grad():
-        head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        head.weight.copy_(torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(0)))
         head.bias.fill_(0.5)
         logp, value, mask = score_and_value(policy, head, GROUPS)
         for row, (prompt, completion) in enumerate([(g.prompt, c) for g in GROUPS for c in g.completions]):
-            ids = torch.tensor([[*prompt, *completion]])
+            ids = torch.tensor([[*prompt, *completion]], device=policy.device)
             states = policy.decoder(input_ids=ids).last_hidden_state[0]
             before = states[len(prompt) - 1 : -1]
             torch.testing.assert_close(value[row, : len(completion)], head(before)[:, 0], atol=1e-4, rtol=0)

@@ -42,7 +42,7 @@ def shift(policy: LanguagePolicy, seed: int) -> None:
 def logps(policy: LanguagePolicy) -> torch.Tensor:
     with torch.no_grad():
         logp, mask = policy.logp(ASKED)
-    return (logp * mask).sum(-1)
+    return (logp * mask).sum(-1).cpu()
 
 
 def start(folders: dict[str, Path]) -> LanguagePolicy:

@@ -12,7 +12,13 @@ import pytest
 from audit_pairs import PLAIN
 
 WORKER = Path(__file__).with_name("audit_worker.py")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "RANK": "0", "WORLD_SIZE": "1"}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "RANK": "0",
+    "WORLD_SIZE": "1",
+}
 
 
 def test_a_killed_audit_ends_byte_identical(tmp_path: Path) -> None:

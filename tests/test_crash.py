@@ -21,7 +21,13 @@ def report() -> dict[str, Any]:
     # In memory where there is room: hundreds of fsyncs to a slow disk test the disk.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "RANK": "0", "WORLD_SIZE": "1"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "RANK": "0",
+            "WORLD_SIZE": "1",
+        }
         done = subprocess.run(
             [sys.executable, str(WORKER), folder],
             capture_output=True,

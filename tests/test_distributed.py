@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from heedful.errors import HeedfulError
+from heedful.processes import join_processes
 from heedful.run import read_metrics
 
 WORKER = str(Path(__file__).with_name("ranks_worker.py"))
@@ -23,7 +25,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Run folders of the same program, started alone and by torchrun with two processes."""
     found = {world: tmp_path_factory.mktemp(f"world{world}") for world in (1, 2)}
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    environment |= {"OMP_NUM_THREADS": "1"}
+    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for world, folder in found.items():
         # --standalone picks a free port by itself.
         launcher = (
@@ -95,7 +97,7 @@ def test_prefer_on_two_processes_learns_what_one_learns(tmp_path: Path) -> None:
 
     make_inputs(tmp_path)
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     printed = {}
     for world in (1, 2):
         launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={world}", "-m"]
@@ -133,3 +135,14 @@ def test_prefer_on_two_processes_learns_what_one_learns(tmp_path: Path) -> None:
         assert losses[1][i][2] == pytest.approx(losses[2][i][2], abs=1e-5)
     assert printed[1].keys() == printed[2].keys()
     assert printed[1]["answer_length_before"] == printed[2]["answer_length_before"]
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(
+        HeedfulError, match=r"than there are GPUs \(1\); give --nproc_per_node 1, or CUDA_VIS"
+    ):
+        join_processes()

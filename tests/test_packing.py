@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -279,6 +281,72 @@ def test_the_output_layer_gets_rounded_lengths_for_bfloat16() -> None:
     torch.testing.assert_close(again, plain, atol=0.05, rtol=0.05)
     (a,), (b,) = (torch.autograd.grad(x.sum(), [hidden]) for x in (plain, again))
     torch.testing.assert_close(b, a, atol=0.02, rtol=0.1)
+
+
+def by_bounds(calls: list[int], query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Tensor:
+    """What the one call on a GPU gives, segment by segment; `calls` gets the count of segments."""
+    bounds, longest, scaling = rest
+    ends = bounds.tolist()
+    calls.append(len(ends) - 1)
+    assert longest == max(b - a for a, b in pairwise(ends)) and query.dtype == torch.bfloat16
+    again, out = query.shape[1] // key.shape[1], []
+    for a, b in pairwise(ends):
+        q, k, v = (x[a:b].transpose(0, 1) for x in (query, key, value))
+        k, v = (x.repeat_interleave(again, 0) for x in (k, v))
+        mask = torch.ones(b - a, b - a, dtype=torch.bool).tril()
+        scores = (q @ k.transpose(1, 2) * scaling).masked_fill(~mask, -torch.inf)
+        out.append((scores.softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("config", [None, NEOX, GPT2], ids=["llama", "gpt-neox", "gpt2"])
+def test_attention_in_one_call_gives_the_same(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU does it, but for the call itself, which is only there (see the next test)."""
+    p, calls = policy(config, precision="bf16"), []
+    groups = [Group(g.prompt, g.completions[:1]) for g in SHAPES]
+    with torch.no_grad():
+        before, mask = p.logp_groups(groups)
+        monkeypatch.setattr(packing, "one_call", lambda device: True)
+        monkeypatch.setattr(packing, "kernels_by_length", lambda device: False)
+        monkeypatch.setattr(packing, "_by_bounds", partial(by_bounds, calls))
+        after, _ = p.logp_groups(groups)
+        assert calls == [len(groups)] * 2, "once a layer"
+        p.logp_groups(SHAPES)
+        policy(config).logp_groups(groups)
+        assert len(calls) == 2, "neither where completions share a prompt nor in float32"
+    torch.testing.assert_close(after[mask], before[mask], atol=0.05, rtol=0)
+
+
+def test_windows_shorter_than_a_segment_are_not_left_to_the_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(packing, "one_call", lambda device: True)
+    monkeypatch.setattr(packing, "kernels_by_length", lambda device: False)
+    monkeypatch.setattr(packing, "_by_bounds", partial(by_bounds, calls))
+    for window, count in ((8, 0), (64, 2)):
+        p = policy(MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=window), precision="bf16")
+        with torch.no_grad():
+            p.logp_groups([Group(ids(0, 20), [ids(1, 5)])])
+        assert len(calls) == count
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_attention_in_one_call_on_a_gpu_is_that_of_each_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not packing.one_call(torch.device("cuda")):
+        pytest.skip("needs a GPU with flash attention")
+    p = policy(device="cuda", precision="bf16")
+    groups = [Group(ids(n, n), [ids(90 + n, 80 - n)]) for n in (1, 7, 30)]
+
+    def told() -> tuple[Tensor, list[Tensor]]:
+        logp, mask = p.logp_groups(groups)
+        weights = list(p.module.parameters())
+        return logp.detach(), list(torch.autograd.grad(logp[mask].sum(), weights))
+
+    logp, grads = told()
+    monkeypatch.setattr(packing, "one_call", lambda device: False)
+    again, regrads = told()
+    torch.testing.assert_close(logp, again, atol=0.06, rtol=0)
+    for a, b in zip(grads, regrads, strict=True):
+        assert float((a - b).norm()) < 0.05 * float(b.norm()) + 1e-3
 
 
 @pytest.mark.parametrize("config", [None, NEOX, GPT2], ids=["llama", "gpt-neox", "gpt2"])

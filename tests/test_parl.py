@@ -103,6 +103,18 @@ def test_arms_begin_with_one_clone_and_meet_the_same_episodes(whole: Any) -> Non
     assert not (folder / "point/seed0/gaussian-clone.json").exists(), "Cal-QL's policy clones for itself"
 
 
+def test_settings_of_cal_ql_are_tried_on_a_policy_that_clones_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SIZES, "main", {"maze-tuning": replace(ONLINE, arms=("clone",), knobs={})})
+    with open_run(tmp_path, {}, seed=0) as run:
+        scores = parl_arms.tried("main", "maze-tuning", "calql", run)
+    assert [knobs for knobs, _ in scores] == list(SETTINGS["maze-tuning"]["calql"])
+    assert all(score is not None and score >= 0 for _, score in scores)
+    config = load_yaml(tmp_path / f"maze-tuning/seed{TUNING_SEED}/calql-0/config.yaml")
+    assert config["start"] == "" and config["clone_steps"] > 0 and config["policy"] == "gaussian"
+
+
 def test_the_same_command_again_does_nothing_twice(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, results = whole
 

@@ -17,7 +17,13 @@ WORKER = Path(__file__).with_name("prefer_worker.py")
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All trials, run once by a process that forks them."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RANK": "0", "WORLD_SIZE": "1"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+    }
     command = [sys.executable, str(WORKER), str(tmp_path_factory.mktemp("prefer"))]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

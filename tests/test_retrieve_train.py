@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import searcher
+import tiny
 from crash_worker import child
 
 from heedful import run as run_module
@@ -414,6 +415,7 @@ def test_the_demo_trains_on_a_world_whose_test_questions_need_other_passages(
 
 
 def test_a_run_killed_while_sampling_and_while_training_ends_byte_identical(place: Path) -> None:
+    tiny.needs_forks()
     options: dict[str, Any] = {"cd_epochs": 1.0, "cd_batch_size": 2, "limit": 8, "measure": ()}
     options |= {"save_every": 1, "bootstrap_dev": 2, "candidates": 1}
     wanted = config(place, "undisturbed", **options)

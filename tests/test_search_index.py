@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 
 from heedful.data.hops.world import World
 from heedful.data.passages import Passage, Passages
@@ -159,6 +162,7 @@ def test_a_corpus_of_stop_words_is_refused(tmp_path: Path) -> None:
 
 def in_child(work: Callable[[], None]) -> int:
     """The status with which a forked process ends that does the work; negative where a signal ended it."""
+    tiny.needs_forks()
     child = os.fork()
     if not child:
         try:
@@ -427,6 +431,18 @@ def test_minilm_finds_what_shares_no_word(tmp_path: Path) -> None:
         assert [hits[0].passage.id for hits in ours(queries, 1)] == ["0", "1", "2"]
     vectors = np.load(tmp_path / "index" / "dense" / "vectors.npy")
     np.testing.assert_allclose((vectors**2).sum(1), 1, atol=1e-5)
+
+
+def test_bm25_starts_no_jax_and_hides_it_from_nobody_else(tmp_path: Path) -> None:
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax/__init__.py").write_text("print('jax is here')")
+    (tmp_path / "jax/lax.py").write_text("def top_k(x, k): raise RuntimeError('no GPU memory left')")
+    code = "from heedful.judges import search_words; search_words._bm25s(); print('made'); import jax"
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    told = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert told.stdout.split("\n")[:2] == ["made", "jax is here"], told.stderr
 
 
 # ---- hybrid

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
@@ -19,6 +20,12 @@ TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def needs_forks() -> None:
+    """Skip the test where processes cannot be forked any more."""
+    if torch.cuda.is_initialized():
+        pytest.skip("a process that has used a GPU cannot be forked; CUDA_VISIBLE_DEVICES= runs this test")
 
 
 def tokenizer(chat: bool = True) -> Any:

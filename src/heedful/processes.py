@@ -50,7 +50,13 @@ def join_processes() -> tuple[int, int]:
 
     if not dist.is_initialized():
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+            if local >= there:
+                raise HeedfulError(
+                    f"torchrun started more processes here than there are GPUs ({there}); give "
+                    f"--nproc_per_node {there}, or CUDA_VISIBLE_DEVICES= for processes on the CPU"
+                )
+            torch.cuda.set_device(local)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
         )

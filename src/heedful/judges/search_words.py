@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -35,10 +36,17 @@ _WORD = re.compile(r"\b\w\w+\b")
 
 
 def _bm25s() -> Any:
+    # bm25s starts JAX where that is installed, and JAX takes three quarters of a GPU's memory; it is not used here.
+    hidden = "jax" not in sys.modules
+    if hidden:
+        sys.modules["jax"] = None  # type: ignore[assignment]
     try:
         import bm25s
     except ImportError as error:
         raise HeedfulError(f"BM25 needs the package bm25s, which is not installed; run: {INSTALL}") from error
+    finally:
+        if hidden:
+            del sys.modules["jax"]
     return bm25s
 
 

@@ -158,12 +158,13 @@ def trained(
 def config_of(
     setup: Setup, name: str, kind: str, arm: str, knobs: Knobs, seed: int, folder: str, run: Run
 ) -> act.Config:
-    """The options of an arm. Online ones alone have online episodes; all but a clone begin with a clone."""
+    """The options of an arm. Online ones alone have online episodes; all but a clone and Cal-QL begin with a clone."""
     options: dict[str, Any] = {**setup.act, **ABLATED.get(arm, {}), **knobs}
     online = {key: options.pop(key, 0) for key in ("online_episodes", "eval_every")}
     if arm in ONLINE:
         options |= online
-    if arm not in ("clone", "online-calql"):
+    method = METHOD.get(arm, arm)
+    if method not in ("clone", "calql"):
         options |= {"start": str(run.path(f"{name}/seed{seed}/{kind}-clone")), "clone_steps": 0}
     return act_plan.settle(
         act.Config(
@@ -172,7 +173,7 @@ def config_of(
             data=(str(run.path(f"{name}/data")),),
             env=setup.env,
             env_args=setup.env_args,
-            method=METHOD.get(arm, arm),  # type: ignore[arg-type]
+            method=method,  # type: ignore[arg-type]
             policy=kind,  # type: ignore[arg-type]
             seed=seed,
             save_every=0,

@@ -46,7 +46,7 @@ class Backbone:
     frozen linear layers in bfloat16; trained weights always stay float32. `shares_prefix` says whether prompts are
     encoded once for all their completions; it is off for architectures where that is not exact. small is for models of
     some million parameters and prompts of some tokens: rows are refilled while sampling (see `refill`), and attention
-    stays in float32, which is faster over short rows.
+    stays in float32 on a CPU, which is faster over short rows there.
     """
 
     task = "CAUSAL_LM"
@@ -156,7 +156,8 @@ class Backbone:
 
     def hidden(self, groups: Sequence[Group]) -> tuple[Tensor, packing.Pack]:
         """Hidden states (M, D) that predict each completion token, and the layout that says which is which."""
-        layout = packing.rounded(packing.pack(groups, self.device, float_attention=self.small))
+        floats = self.small and self.device.type == "cpu"
+        layout = packing.rounded(packing.pack(groups, self.device, float_attention=floats))
         with self.attention(packing.ATTENTION):
             out = self.decoder(
                 input_ids=layout.tokens,

@@ -4,7 +4,7 @@ Three savings over a padded batch, all exact (they change the order of work, not
 
 1. a prompt with N completions is one *group* of P + C1 + ... + CN tokens, instead of N rows of P + C;
 2. groups stand one behind the other in a single flat row, so nothing is padded (but see `spare`); attention is called
-   per group;
+   per group (on a GPU once for all groups with one completion each);
 3. the output layer runs only where a completion token is predicted, and keeps no logits.
 
 Letters: B prompts, N completions per prompt, T tokens, D hidden size, V vocabulary.
@@ -63,6 +63,9 @@ class Pack:
     column: Tensor  # (M,) where in that completion
     shape: tuple[int, int]  # completions, longest completion
     float_attention: bool = False  # attention in float32 under autocast too
+    bounds: Tensor | None = (
+        None  # (segments + 1,) where they begin and end, where one call can do all of them
+    )
 
     def attend(
         self,
@@ -80,8 +83,17 @@ class Pack:
         if self.float_attention:
             query, key, value = query.float(), key.float(), value.float()
         lengths = [end - start for start, end, _ in self.segments]
+        longest, device, size = max(lengths), query.device.type, query.shape[-1]
+        near = window is not None and window < longest
+        if self.bounds is not None and not (
+            self.float_attention or dropout or near or size % 8 or size > 256
+        ):
+            half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else kind
+            if half in (torch.bfloat16, torch.float16):
+                parts = [x[0].transpose(0, 1).to(half) for x in (query, key, value)]
+                return _by_bounds(*parts, self.bounds, longest, scaling)[None].to(kind)
         pieces = []
-        with torch.autocast(query.device.type, enabled=False) if self.float_attention else nullcontext():
+        with torch.autocast(device, enabled=False) if self.float_attention else nullcontext():
             # split, not slices: a slice's gradient is as long as the whole row, of zeros but for the slice
             parts = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
             for (start, end, mask), (q, k, v) in zip(self.segments, parts, strict=True):
@@ -99,6 +111,25 @@ class Pack:
                     )
                 )
         return torch.cat(pieces, dim=2).transpose(1, 2).to(kind)
+
+
+def _by_bounds(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scaling: float
+) -> Tensor:
+    """Causal attention inside each segment in one call on a GPU, (T, H, D) -> (T, H, D): calls are what short segments
+    cost there. torch's public name for it, `torch.nn.attention.varlen`, has other arguments from version to version."""
+    return torch.ops.aten._flash_attention_forward(
+        query, key, value, bounds, bounds, longest, longest, 0.0, True, False, scale=scaling
+    )[0]
+
+
+def one_call(device: torch.device) -> bool:
+    """Whether attention over segments of different lengths is one call here, see `_by_bounds`."""
+    return (
+        device.type == "cuda"
+        and torch.backends.cuda.is_flash_attention_available()
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
 
 
 def _within(
@@ -184,6 +215,11 @@ def pack(
     def tensor(values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
 
+    causal = all(mask is None for _, _, mask in segments)
+    bounds = None
+    if causal and one_call(torch.device(device)):
+        ends = [0, *(end for _, end, _ in segments)]
+        bounds = torch.tensor(ends, dtype=torch.int32, device=device)
     return Pack(
         tensor(tokens)[None],
         tensor(positions)[None],
@@ -194,6 +230,7 @@ def pack(
         tensor(columns),
         (row, longest),
         float_attention,
+        bounds,
     )
 
 
