@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from heedful.atomic import make_folder, sync, write_file, writing
 from heedful.data.episodes import Info
 from heedful.data.episodes.tables import open_table
-from heedful.data.episodes.video import join_videos
+from heedful.data.episodes.video import coding, join_videos
 from heedful.errors import HeedfulError
 
 if TYPE_CHECKING:
@@ -47,13 +47,19 @@ def pack(folder: Path, info: Info) -> None:
     move: list[tuple[str, str]] = []
 
     def put(
-        kind: str, limit: float, path: Callable[[Place], Path], join: Callable[[Sequence[Place], Path], None]
+        kind: str,
+        limit: float,
+        path: Callable[[Place], Path],
+        join: Callable[[Sequence[Place], Path], None],
+        alike: Callable[[Place], Any] = lambda place: None,
     ) -> bool:
-        """Pack the files of one kind; whether anything changes."""
+        """Pack the files of one kind, those together that are `alike`; whether anything changes."""
         chunks = [int(c) for c in rows[f"{kind}/chunk_index"]]
         files = [int(f) for f in rows[f"{kind}/file_index"]]
         places = list(zip(chunks, files, strict=True))
-        groups = _groups(list(dict.fromkeys(places)), lambda p: path(p).stat().st_size, limit * MEGABYTE)
+        groups = _groups(
+            list(dict.fromkeys(places)), lambda p: path(p).stat().st_size, alike, limit * MEGABYTE
+        )
         new = {
             old: (i // info.chunks_size, i % info.chunks_size)
             for i, group in enumerate(groups)
@@ -120,24 +126,30 @@ def _pack_camera(there: LeRobotEpisodes, camera: str, rows: dict[str, list[Any]]
 
     def join(group: Sequence[Place], out: Path) -> None:
         frames = [counts[p] for p in group]
-        join_videos([there.video_file(camera, p) for p in group], frames, there.info.fps, out)
+        join_videos([file(p) for p in group], frames, there.info.fps, out)
         for i, place in enumerate(group):
             shift[place] = sum(frames[:i]) / there.info.fps
 
-    changed = put(kind, there.info.video_files_size_in_mb, lambda p: there.video_file(camera, p), join)
+    def file(place: Place) -> Path:
+        return there.video_file(camera, place)
+
+    changed = put(kind, there.info.video_files_size_in_mb, file, join, lambda place: coding(file(place)))
     for end in ("from_timestamp", "to_timestamp"):
         times = rows[f"{kind}/{end}"]
         rows[f"{kind}/{end}"] = [float(t) + shift[p] for t, p in zip(times, before, strict=True)]
     return changed
 
 
-def _groups(places: Sequence[Place], size: Callable[[Place], int], limit: float) -> list[list[Place]]:
-    """Neighbours together as long as they stay below the limit."""
+def _groups(
+    places: Sequence[Place], size: Callable[[Place], int], alike: Callable[[Place], Any], limit: float
+) -> list[list[Place]]:
+    """Neighbours together as long as they are alike and stay below the limit."""
     groups: list[list[Place]] = []
-    total = 0
+    total, kind = 0, None
     for place in places:
-        bytes_of = size(place)
-        if groups and total + bytes_of < limit:
+        bytes_of, before = size(place), kind
+        kind = alike(place)
+        if groups and kind == before and total + bytes_of < limit:
             groups[-1].append(place)
             total += bytes_of
         else:

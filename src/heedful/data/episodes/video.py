@@ -72,6 +72,19 @@ class Video:
     def __len__(self) -> int:
         return len(self.stamps)
 
+    @property
+    def coding(self) -> tuple[Any, ...]:
+        """Codec, its head, pixels, size and units of time."""
+        told = self._stream.codec_context
+        return (
+            told.codec.name,
+            bytes(told.extradata or b""),
+            told.pix_fmt,
+            told.width,
+            told.height,
+            self._stream.time_base,
+        )
+
     def close(self) -> None:
         """Let the file go."""
         self._ahead = None
@@ -320,7 +333,7 @@ def cut_video(video: Video, ranges: Sequence[tuple[int, int]], fps: float, out: 
     wanted = {int(video.stamps[k]) for a, b in ranges for k in range(a, b)}
     with av.open(str(video.path)) as source, av.open(str(out), "w", format="mp4") as made:
         stream = source.streams.video[0]
-        target = made.add_stream_from_template(stream)
+        target = made.add_stream_from_template(stream, opaque=True)
         target.time_base = stream.time_base
         count = 0
         for a, b in ranges:
@@ -340,11 +353,23 @@ def cut_video(video: Video, ranges: Sequence[tuple[int, int]], fps: float, out: 
     return True
 
 
+def coding(path: Path) -> tuple[Any, ...]:
+    """What must be the same in videos whose packets are to be in one file: a file says it once, in its head.
+
+    Raises HeedfulError where it is no video.
+    """
+    video = Video(path)
+    try:
+        return video.coding
+    finally:
+        video.close()
+
+
 def join_videos(parts: Sequence[Path], counts: Sequence[int], fps: float, out: Path) -> None:
     """Write `parts` one after another into `out`; packets are copied, nothing is encoded again.
 
     Part j starts at the sum of the `counts` before it, in frames. Raises HeedfulError where a part holds other than
-    its count of pictures, naming it.
+    its count of pictures or was encoded otherwise than the first (see `coding`), naming it.
     """
     av = pyav()
     rate = Fraction(fps).limit_denominator(1001)
@@ -352,10 +377,12 @@ def join_videos(parts: Sequence[Path], counts: Sequence[int], fps: float, out: P
         stream: Any = None
         first = 0
         for path, count in zip(parts, counts, strict=True):
+            if coding(path) != coding(parts[0]):
+                raise HeedfulError(f"{path} was encoded otherwise than {parts[0]}; they cannot be one file")
             with av.open(str(path)) as part:
                 source = part.streams.video[0]
                 if stream is None:
-                    stream = joined.add_stream_from_template(source)
+                    stream = joined.add_stream_from_template(source, opaque=True)
                     stream.time_base = source.time_base
                 packets = [p for p in part.demux(source) if p.dts is not None]
                 if len(packets) != count:
