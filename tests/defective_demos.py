@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from heedful.data.episodes import Episodes, open_episodes
-from heedful.data.episodes.check import CHECKS, Finding, survey
+from heedful.data.episodes.check import CHECKS
 from heedful.data.episodes.check_pictures import PICTURE_CHECKS, project
+from heedful.data.episodes.check_survey import Finding, survey
 from heedful.data.episodes.loaded import Loaded, LoadedEpisodes
 
 FPS, EPISODES, FRAMES = 15.0, 8, 60

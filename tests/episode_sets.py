@@ -66,3 +66,17 @@ def write_episodes(
     else:
         writer.close()
     return folder
+
+
+def damage_pictures(video: Path, pictures: Sequence[int]) -> None:
+    """Overwrite the packets of these pictures of a file."""
+    import av
+
+    with av.open(str(video)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    raw = bytearray(video.read_bytes())
+    for k in pictures:
+        start, size = places[k]
+        assert start is not None
+        raw[start : start + size] = b"\xff" * size
+    video.write_bytes(raw)

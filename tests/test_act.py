@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -18,10 +19,12 @@ import pytest
 import tiny
 import torch
 
+from heedful.checkpoint import read_part
 from heedful.data.point_reach import PointReach
-from heedful.data.replay import ReplayBuffer
+from heedful.data.replay import Episode, ReplayBuffer
 from heedful.data.transitions import Rewards, TransitionTable
 from heedful.errors import HeedfulError
+from heedful.fit import fit
 from heedful.policies.actions import ActionSpace
 from heedful.policies.actions import build as actions_build
 from heedful.recipes import (
@@ -37,7 +40,7 @@ from heedful.recipes import (
 from heedful.recipes.act import Config
 from heedful.recipes.act_eval import Measured
 from heedful.recipes.act_methods import METHODS
-from heedful.recipes.act_world import open_world
+from heedful.recipes.act_world import World, open_world
 from heedful.run import open_run, read_metrics
 from heedful.stage import Stage
 
@@ -167,6 +170,14 @@ def test_parl_runs_with_every_class_of_policy(kind: Any, data: str, tmp_path: Pa
             **{**SMALL, **more, "clone_steps": 0, "online_episodes": 0, "bins": 128, "model": ""},
         )
         assert ran(again)["at_the_start_return"] >= 0
+        kept = json.loads((tmp_path / "s" / "model" / "act.json").read_text())["language"]
+        assert kept["model"] == said["model"] == more["model"], "of the first run"
+        cards = [(tmp_path / n / "model/policy/README.md").read_text() for n in ("r", "s")]
+        first, last = ([x for x in card.splitlines() if x.startswith("- base model: ")] for card in cards)
+        assert first == last != []
+        assert "policy       language, 0.0" in act_plan.describe(
+            act_plan.settle(replace(again, dry_run=True))
+        )
 
 
 def test_chunks_other_critics_and_rounds(data: str, tmp_path: Path, no_page: None) -> None:
@@ -342,10 +353,10 @@ def test_climbing_moves_the_policy_up_and_leaves_the_critic_alone(
     with run:
         with torch.no_grad():
             agent.critic.module["q"].last.weight.mul_(300)
-        entropy = act_steps.Entropy()
+        entropy = agent.entropy
         with torch.no_grad():
             entropy.log.fill_(-5.0)  # else it is entropy that the policy climbs
-        loss = act_steps.climbing_loss(cfg, agent, entropy)
+        loss = act_steps.climbing_loss(cfg, agent)
         batch = world.offline.batch(torch.arange(32))
         optimizer = torch.optim.Adam(agent.policy.module.parameters(), lr=3e-3)
         seen = []
@@ -365,6 +376,18 @@ def test_climbing_moves_the_policy_up_and_leaves_the_critic_alone(
             value.backward()
             assert entropy.log.grad is not None
             assert np.sign(float(entropy.log.grad)) == np.sign(float(metrics["entropy"]) + 2.0)
+
+
+def test_the_coefficient_of_entropy_is_one_and_goes_on_online(
+    data: str, tmp_path: Path, no_page: None
+) -> None:
+    settings = {**SMALL, "online_episodes": 1, "distill_rate": 0.1, "eval_episodes": 0}
+    ran(Config(out=str(tmp_path / "r"), data=(data,), method="calql", **settings))
+    learned = float(read_part(tmp_path / "r/offline/together/final", "model")["entropy.log"].exp())
+    assert abs(learned - 1) > 0.2
+    rows = [r for r in read_metrics(tmp_path / "r") if r["stage"] == "online/00000/policy"]
+    assert rows[0]["step"] == 1 and rows[0]["coefficient"] == pytest.approx(learned)
+    assert rows[-1]["coefficient"] != rows[0]["coefficient"]
 
 
 def test_target_networks_follow_at_the_rate_that_was_asked_for(data: str, tmp_path: Path) -> None:
@@ -401,6 +424,34 @@ def test_batches_are_functions_of_seed_and_name_and_mix_as_told() -> None:
     assert not torch.equal(batches[3], act_steps.Batches([50, 10], [0.25, 0.75], 5, 16, 0, "t")[3])
     assert all(int((row < 50).sum()) == 4 for row in batches)
     assert [act_offline.share_of(10, r, 3) for r in range(3)] == [4, 3, 3]
+
+
+@pytest.mark.parametrize("method", ["parl", "awr", "dql", "calql", "rlpd"])
+def test_online_batches_and_steps_are_mixed_and_counted_as_asked_for(
+    method: Any, data: str, tmp_path: Path, no_page: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy that climbs has batches like the critic's; the others' are even over all transitions."""
+    drawn: dict[str, Any] = {}
+
+    def fitted(stage: str, loss: Any, module: Any, rows: Any, *rest: Any, **more: Any) -> None:
+        drawn[stage] = rows
+        fit(stage, loss, module, rows, *rest, **more)
+
+    monkeypatch.setattr(act_online, "fit", fitted)
+    settings = {**SMALL, "batch_size": 64, "warmup_episodes": 2, "eval_episodes": 0}
+    settings |= {"mixing": 0.25, "critic_utd": 2.0, "policy_utd": 0.5}
+    ran(Config(out=str(tmp_path / "r"), data=(data,), method=method, **settings))
+    collected = json.loads((tmp_path / "r" / "online/00000/collected.json").read_text())["steps"]
+    last = {row["stage"]: row["step"] for row in read_metrics(tmp_path / "r")}
+    assert last["online/00000/critic"] == 2 * collected
+    assert last["online/00000/policy"] == round(collected / 2)
+    offline = len(TransitionTable(ReplayBuffer(Path(data) / "data", {"state": (2,)}, 2), SQUARE, Rewards()))
+    even = round(64 * offline / (offline + collected))
+    assert even > 48 and set(drawn) == {"online/00000/critic", "online/00000/policy"}
+    for stage, share in (("critic", 16), ("policy", 16 if METHODS[method].policy_step == "climb" else even)):
+        batches = drawn[f"online/00000/{stage}"]
+        assert [(len(rows), int((rows < offline).sum())) for rows in batches] == [(64, share)] * len(batches)
+        assert all(int(rows.max()) < offline + collected for rows in batches)
 
 
 # ---- environments
@@ -445,6 +496,26 @@ def test_an_environment_that_breaks_costs_that_episode_and_too_many_stop(
         ran(Config(out=str(tmp_path / "s"), data=(data,), env_args=("every=1",), **settings))
 
 
+def test_a_corrected_environment_goes_on_with_the_same_command(
+    data: str, tmp_path: Path, no_page: None
+) -> None:
+    file = tmp_path / "world.py"
+    start = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_act import Breaking\n"
+    file.write_text(f"{start}def make():\n    return Breaking(1)\n")
+    settings = {**SMALL, "env": f"{file}:make", "online_episodes": 5, "eval_episodes": 0, "method": "rerank"}
+    cfg = Config(out=str(tmp_path / "r"), data=(data,), **settings)
+    for _ in range(2):  # broken as before: the same episode says so at once
+        with pytest.raises(HeedfulError, match=r"3 of 3 episodes collected online broke"):
+            act.main(cfg)
+        assert len(list((tmp_path / "r" / "online").glob("*/collected.json"))) == 2
+    file.write_text(f"{start}def make():\n    return Breaking(1_000_000_007)\n")
+    assert act.main(cfg) == 0
+    result = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert result["broken_episodes"] == 2 and result["online_episodes"] == 3
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert "world.py has changed since the run began" in " ".join(report["warnings"])
+
+
 def test_collected_data_is_a_function_of_its_settings(data: str, tmp_path: Path) -> None:
     buffer = ReplayBuffer(Path(data) / "data", {"state": (2,)}, 2)
     result = json.loads((Path(data) / "result.json").read_text())
@@ -485,6 +556,32 @@ def test_the_report_renders(data: str, tmp_path: Path, capsys: pytest.CaptureFix
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     assert [row[0] for row in report["tables"][0]["rows"]][:2] == ["cloned", "critic's choice"]
     assert report["data"]["offline episodes"] == 80 and report["data"]["offline success rate"].endswith("%")
+
+
+@pytest.mark.parametrize(
+    ("offline", "online", "warned"),
+    [
+        (1.5, -9.0, ["Offline"]),  # calm online, but not before
+        (0.1, 0.9, []),  # 0.9 above a mixed mean near 3.8 is below the 5 that was reached online
+        (0.1, 1.5, ["Online"]),
+        (None, 1.5, ["Online"]),
+        (0.1, None, []),
+    ],
+)
+def test_the_critic_is_too_optimistic_by_the_returns_of_each_phase(
+    offline: float | None, online: float | None, warned: list[str], data: str, tmp_path: Path
+) -> None:
+    cfg, world, _, run = made(data, tmp_path, mixing=0.25, method="dql", gamma=0.99)
+    with run:
+        buffer = ReplayBuffer(run.path("online/replay"), world.shapes, 2)
+        action, terminal = np.zeros((1, 2), np.float32), np.ones(1, bool)
+        buffer.add(Episode({"state": np.zeros((2, 2), np.float32)}, action, np.full(1, 5.0), terminal))
+        for stage, gap in (("offline/together", offline), ("online/00000/critic", online)):
+            if gap is not None:
+                run.log(1, {"q_minus_return": gap}, stage=stage)
+        found = act_report._optimism(cfg, world, [{"episodes": 1}], run)
+    assert [text.split(",")[0] for text in found] == warned
+    assert all(f"({'1' if 'Offline' in text else '5'}): it is too optimistic" in text for text in found)
 
 
 def test_the_same_episodes_are_measured_every_time(data: str, tmp_path: Path) -> None:
@@ -561,6 +658,85 @@ def test_shapes_that_do_not_match_the_environment_are_told(data: str, tmp_path: 
         actions_build.load(tmp_path / n / "model" / "policy")[0].fingerprint() for n in ("s", "t")
     )
     assert first == second
+
+
+def test_a_histogram_that_does_not_hold_the_returns_is_refused(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def opened(name: str, **more: Any) -> list[str]:
+        settings = {**SMALL, "q_target": "hl_gauss", "quiet": False, **more}
+        cfg = act_plan.settle(Config(out=str(tmp_path / name), data=(data,), **settings))
+        with open_run(cfg.out, cfg, seed=0) as run:
+            return open_world(cfg, run).warnings
+
+    said = (
+        r"discounted returns \(0 to 1\) lie outside .*--q-min -100 to --q-max 0\).*give --q-min and --q-max"
+    )
+    with pytest.raises(HeedfulError, match=said):
+        opened("as-defaults")
+    with pytest.raises(HeedfulError, match="next to nothing"):
+        opened("most", reward_bias=3.0, q_max=3.5)
+    assert "lie outside" not in capsys.readouterr().err
+    assert (
+        "lie outside the critic's histogram (--q-min -1 to --q-max 0.95)"
+        in opened("partly", q_min=-1.0, q_max=0.95)[0]
+    )
+    assert "warning: " in capsys.readouterr().err
+    assert (
+        opened("inside", q_max=1.0) == opened("never-solved", sparse=True, reward_bias=-1.0, gamma=0.99) == []
+    )
+    assert opened("no-critic", method="clone", online_episodes=0) == opened("mse", q_target="mse") == []
+
+
+def test_a_language_model_is_told_who_reads_images(tmp_path: Path) -> None:
+    cfg = Config(policy="language", model="m", task="go", data=("d",))
+    world = World(None, {"images.top": (3, 8, 8)}, SQUARE, Rewards(), None)
+    with (
+        open_run(tmp_path, cfg, seed=0) as run,
+        pytest.raises(HeedfulError, match=r"have images\.top: give another --policy.*VisionActionPolicy"),
+    ):
+        act_agent.build_agent(cfg, world, run)
+
+
+def test_films_of_the_end_and_a_run_that_goes_on_without_them(
+    data: str, tmp_path: Path, no_page: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av", reason="films need PyAV")
+    settings = {**SMALL, "method": "clone", "online_episodes": 0, "eval_episodes": 1}
+    with pytest.raises(
+        HeedfulError, match="gives no pictures: make it with --env-args render_mode=rgb_array"
+    ):
+        act.main(Config(out=str(tmp_path / "r"), data=(data,), video=2, **settings))
+    assert not (tmp_path / "r").exists(), "refused before anything is learned"
+    cfg = Config(data=(data,), video=2, env_args=("render_mode=rgb_array",), **settings)
+
+    def report(name: str, **change: Any) -> dict[str, Any]:
+        assert act.main(replace(cfg, out=str(tmp_path / name), **change)) == 0
+        assert (tmp_path / name / "model" / "act.json").exists()
+        return json.loads((tmp_path / name / "report.json").read_text())
+
+    names = [f"video/episode-00{i}.mp4" for i in range(2)]
+    assert report("r")["feedback"]["films"] == names
+    assert all((tmp_path / "r" / name).stat().st_size > 0 for name in names)
+    assert len(report("r", video=1)["feedback"]["films"]) == 1, "as many as are asked for now"
+
+    render, taken = PointReach.render, []
+
+    def lost(self: PointReach) -> Any:
+        taken.append(1)
+        if len(taken) > 2:
+            raise RuntimeError("the display is gone")
+        return render(self)
+
+    monkeypatch.setattr(PointReach, "render", lost)
+    told = report("s")
+    assert "films" not in told["feedback"]
+    said = r"Filming failed \(HeedfulError\): .*episode 0, step 0: RuntimeError: the display is gone"
+    assert any(re.match(said, text) for text in told["warnings"]), told["warnings"]
+    # the same run can be finished without films, and with them once the environment renders
+    assert not any("Filming" in text for text in report("s", video=0)["warnings"])
+    monkeypatch.setattr(PointReach, "render", render)
+    assert report("s")["feedback"]["films"] == names
 
 
 def test_films_need_pyav(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from heedful.data.replay import Episode, ReplayBuffer
 from heedful.data.transitions import Rewards, TransitionTable
 from heedful.errors import HeedfulError
 from heedful.policies.actions import ActionSpace
+from heedful.recipes import act_plan
+from heedful.recipes.act import Config
 
 SPACE = ActionSpace((-1.0, -1.0), (1.0, 1.0))
 LENGTHS = (3, 4)
@@ -287,6 +289,19 @@ def spoiled(name: str, place: Any, value: Any) -> dict[str, Any]:
         (flat(rewards=None, actions=None), r"actions, rewards are missing"),
         (flat(rewards=np.zeros(6)), r"different numbers of rows: rewards 6, terminals 7, actions 7"),
         (flat(timeouts=np.zeros(5)), r"different numbers of rows: rewards 7, timeouts 5"),
+        (flat(actions=np.array([[b"up"]] * 7)), r"d\.hdf5: actions is \|S2 .*; numbers, a row for each step"),
+        (flat(terminals=np.array([b"no"] * 7)), r"d\.hdf5: terminals is \|S2"),
+        (flat(rewards=1.0), r"d\.hdf5: rewards is float64 of the shape \(\); numbers, a row for each step"),
+        (flat(actions=None) | {"actions/arm": np.zeros(7)}, r"d\.hdf5: actions is a group of arm; one array"),
+        (
+            flat(timeouts=None, next_observations=np.zeros((6, 3))),
+            r"d\.hdf5: next_observations has the shape \(6, 3\); \(7, 3\) is expected",
+        ),
+        (flat(next_observations=np.zeros((7, 2))), r"next_observations has the shape \(7, 2\); \(7, 3\)"),
+        (
+            flat(timeouts=None) | {"next_observations/place": np.zeros((7, 3))},
+            r"d\.hdf5: next_observations has place; one array is expected, as observations has",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(fields: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -305,6 +320,71 @@ def test_minari_errors_name_the_episode(tmp_path: Path) -> None:
         file["episode_1/rewards"][2] = np.nan
     with pytest.raises(HeedfulError, match=r"episode_1/rewards, row 2: nan"):
         import_episodes([str(folder)], tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "said"),
+    [
+        ("actions", None, "actions is missing"),
+        (
+            "actions/0",
+            np.zeros(4),
+            "actions is a group of 0; one array of numbers, a row for each step, is needed",
+        ),
+        (
+            "actions",
+            [b"up"] * 4,
+            r"actions is .* of the shape \(4,\); numbers, a row for each step, are needed",
+        ),
+        ("rewards", np.zeros((4, 2)), r"rewards has the shape \(4, 2\); \(4,\), one number for each step"),
+        ("rewards", 1.0, r"rewards is float64 of the shape \(\)"),
+        ("terminations", np.zeros((4, 2)), r"terminations has the shape \(4, 2\)"),
+        ("observations/seen", np.zeros((3, 2)), r"seen has 3 rows; 5, one more than steps"),
+        ("observations/seen", [b"far"] * 5, r"seen is .*: no rows of numbers, no images"),
+    ],
+)
+def test_faults_of_form_are_told_with_the_others_and_left_out(
+    field: str, values: Any, said: str, tmp_path: Path
+) -> None:
+    folder = minari(tmp_path / "set")
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        del file[f"episode_1/{field.removesuffix('/0')}"]
+        if values is not None:
+            file[f"episode_1/{field}"] = values
+        file.copy("episode_0", "episode_2")
+        del file["episode_2/terminations"]
+        file.copy("episode_0", "episode_3")
+        file["episode_3/rewards"][1] = np.nan
+    with pytest.raises(HeedfulError, match=rf"main_data\.hdf5: episode_1/{said}") as told:
+        import_episodes([str(folder)], tmp_path / "r")
+    assert "3 problem(s) in 3 episode(s)" in str(told.value) and "episode_2/terminations is" in str(
+        told.value
+    )
+    assert "episode_3/rewards, row 1: nan" in str(told.value)
+    buffer, facts = import_episodes([str(folder)], tmp_path / "r", drop_faulty=True)
+    assert buffer.episodes == 1 and facts["faulty"] == 3 and buffer.episode(0).steps == 3
+    cfg = Config(data=(str(folder),), drop_faulty=True, dry_run=True)
+    assert "2 episodes" in act_plan.describe(act_plan.settle(cfg)), "the plan reads no numbers"
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_0/rewards"]
+    with pytest.raises(HeedfulError, match=r"4 faulty.*; the first problem: .*episode_0/rewards is missing"):
+        import_episodes([str(folder)], tmp_path / "r", drop_faulty=True)
+
+
+def test_numbers_in_columns_are_one_for_each_step(tmp_path: Path) -> None:
+    folder = minari(tmp_path / "set")
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        for field in ("rewards", "terminations"):
+            values = file[f"episode_0/{field}"][()]
+            del file[f"episode_0/{field}"]
+            file[f"episode_0/{field}"] = values[:, None]
+        # of two observations one without the state after the last step: the task has ended, and both do without it
+        values = file["episode_0/observations/seen"][:3]
+        del file["episode_0/observations/seen"]
+        file["episode_0/observations/seen"] = values
+    buffer, _ = import_episodes([str(folder)], tmp_path / "r")
+    assert buffer.episode(0).reward.tolist() == [1, 1, 1]
+    assert buffer.episode(0).terminal.tolist() == [False, False, True]
 
 
 def test_all_problems_are_told_and_faulty_episodes_can_be_left_out(tmp_path: Path) -> None:

@@ -145,6 +145,39 @@ def test_what_says_nothing_of_its_worth_is_refused(corners: str, tmp_path: Path)
         read(tmp_path / "bare")
 
 
+def test_rewards_whose_end_nobody_says_are_refused(corners: str, tmp_path: Path) -> None:  # noqa: F811
+    columns = {"next.reward": lambda episode, t: np.float32(t == episode.steps - 1)}
+    features = {n: f for n, f in POINT.features.items() if not f.is_picture}
+    info = Info(fps=10, features=features | {"next.reward": Feature("float32", (1,))})
+    made = written(tmp_path / "set", corners, info=info, marks=False, **columns)
+    with pytest.raises(
+        HeedfulError,
+        match=r"set: episode 0 has rewards, but neither next\.done, .* nor a mark .*Add next\.done.*--unmarked-succeed",
+    ):
+        read(made)
+    for one, of in zip(read(made, unmarked_succeed=True), read(Path(corners)), strict=True):
+        steps = of.episode.steps
+        assert one.episode.reward.tolist() == one.episode.terminal.tolist() == [0] * (steps - 1) + [1]
+    marked = read(written(tmp_path / "marked", corners, info=info, **columns))
+    assert all(one.episode.reward.sum() == one.episode.terminal.sum() for one in marked)
+
+
+def test_episodes_that_say_nothing_of_their_worth_are_told_at_once_or_left_out(tmp_path: Path) -> None:
+    features = {n: f for n, f in POINT.features.items() if not f.is_picture}
+    writer = EpisodeWriter(tmp_path / "set", Info(fps=10, features=features))
+    for good in (True, None, False, None):
+        for _ in range(3):
+            writer.add_frame({n: np.zeros(2, np.float32) for n in features})
+        writer.save_episode(["stand"], {"success": good})
+    writer.finalize()
+    with pytest.raises(
+        HeedfulError, match=r"2 problem\(s\) in 2 episode\(s\)(?s:.*)1 has neither(?s:.*)3 has neither"
+    ):
+        import_episodes([str(tmp_path / "set")], tmp_path / "r")
+    buffer, facts = import_episodes([str(tmp_path / "set")], tmp_path / "r", drop_faulty=True)
+    assert facts["faulty"] == 2 and [info["episode_index"] for info in buffer.infos] == [0, 2]
+
+
 def test_robomimic_files_are_no_d4rl(tmp_path: Path) -> None:
     root = robomimic(tmp_path / "set")
     file = next(root.glob("*.hdf5"))

@@ -13,7 +13,7 @@ import torch
 from heedful.data.point_reach import CORNERS, PointReach
 from heedful.errors import HeedfulError
 from heedful.evals.environments import Behaving, behaviour_of, opener
-from heedful.evals.video import record
+from heedful.evals.video import check_renders, record
 from heedful.policies.actions import ActionSpace
 
 POINT = "heedful.data.point_reach:PointReach-v0"
@@ -94,5 +94,12 @@ def test_films_have_a_picture_for_each_state(tmp_path: Path) -> None:
         with av.open(str(film)) as container:
             pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert len(pictures) == 6 and pictures[0].shape == (64, 64, 3)
+    for wrong in (None, lambda: 1 / 0):
+        env = PointReach(render_mode="rgb_array")
+        env.render = wrong or (lambda: None)  # type: ignore[method-assign]
+        with pytest.raises(
+            HeedfulError, match="ZeroDivisionError.*leave --video out" if wrong else "no pictures"
+        ):
+            check_renders(lambda env=env: env)
     with pytest.raises(HeedfulError, match="gives no pictures"):
         record(lambda: gym.make(POINT), act, tmp_path, episodes=1, seed=0, max_steps=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,39 @@ def test_a_reset_that_raises_and_a_reward_that_is_no_number() -> None:
         roll_out(Worthless, forward, episodes=10, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("step", "seen", "reward", "said"),
+    [
+        (0, np.array([np.nan]), 0.0, "reset: ValueError: number 0 of the observation 'state' is nan"),
+        (2, np.array([np.inf]), 0.0, "step 1: ValueError: number 0 of the observation 'state' is inf"),
+        (2, np.zeros(2), 0.0, r"step 1: ValueError: .* the shapes \{'state': \(2,\)\}; the first one had"),
+        (2, {"other": np.zeros(1)}, 0.0, r"step 1: ValueError: .* the shapes \{'other': \(1,\)\}"),
+        (2, np.array(["far"]), 0.0, "step 1: HeedfulError: .* no numbers, no image"),
+        (2, np.zeros(1), None, "step 1: ValueError: the reward is None; one finite number"),
+        (2, np.zeros(1), np.zeros(2), "step 1: ValueError: the reward is .*; one finite number"),
+    ],
+)
+def test_what_is_no_observation_and_no_reward_costs_its_episode(
+    step: int, seen: Any, reward: Any, said: str
+) -> None:
+    whole = roll_out(Line, forward, episodes=8, seed=2)
+    bad = whole.episodes[3].info["seed"]
+
+    class Odd(Line):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            first, info = super().reset(seed=seed)
+            self.bad = seed == bad
+            return (seen if self.bad and step == 0 else first), info
+
+        def step(self, action: np.ndarray) -> Any:
+            result = super().step(action)
+            return (seen, reward, *result[2:]) if self.bad and self.steps == step else result
+
+    some = roll_out(Odd, forward, episodes=8, seed=2, parallel=3)
+    assert len(some.broken) == 1 and re.match(f"episode 3, {said}", some.broken[0]), some.broken
+    assert equal(Rollouts([e for i, e in enumerate(whole.episodes) if i != 3]), some)
+
+
 def test_rollouts_go_into_a_buffer(tmp_path: Path) -> None:
     env = Line()
     buffer = ReplayBuffer(tmp_path / "r", shapes_of(env), 1)
@@ -161,7 +195,7 @@ def test_observations_of_all_kinds() -> None:
     ("space", "said"),
     [
         (spaces.Discrete(3), "a vector of bounded numbers"),
-        (spaces.Box(-np.inf, np.inf, (2,)), "finite bounds"),
+        (spaces.Box(-np.inf, np.inf, (2,)), "finite bounds.*--action-bounds data"),
     ],
 )
 def test_actions_it_cannot_bound(space: Any, said: str) -> None:

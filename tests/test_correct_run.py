@@ -25,7 +25,7 @@ from heedful.data.corrections import CorrectionLog, clip_sayings, recorded
 from heedful.data.episodes import open_episodes
 from heedful.data.narrated import open_narrated
 from heedful.errors import HeedfulError
-from heedful.recipes import correct_models
+from heedful.recipes import correct_models, correct_session
 from heedful.recipes.correct_bodies import RobotBody
 from heedful.recipes.correct_run import Options, main, problems
 from heedful.recipes.correct_session import open_session
@@ -255,16 +255,25 @@ def test_a_terminal_that_floods_and_one_that_closes(tmp_path: Path) -> None:
 # ---- a robot of one's own
 
 
-def test_a_robot_with_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy = ToyRobot()
-    monkeypatch.setattr("heedful.data.robot.open_robot", lambda spec, **given: toy)
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> ToyRobot:
+    """The robot of `with_a_driver`, moved by a pair that moves where it waits."""
+    robot = ToyRobot()
+    monkeypatch.setattr("heedful.data.robot.open_robot", lambda spec, **given: robot)
     monkeypatch.setattr(
         ExpertPair, "act", lambda self, seen, command, fresh: np.full(7, 0.1 * (command == "wait"))
     )
     making = SimpleNamespace(cameras={"left": "observation.images.left"}, state="observation.state")
     monkeypatch.setattr(ExpertPair, "making", making)
-    options = Options("pair", str(tmp_path / "d"), person="web", robot="toy.py:robot", task="tidy up")
-    with open_session(options) as session:
+    return robot
+
+
+def with_a_driver(folder: Path) -> Options:
+    return Options("pair", str(folder), person="web", robot="toy.py:robot", task="tidy up")
+
+
+def test_a_robot_with_a_driver(tmp_path: Path, toy: ToyRobot) -> None:
+    with open_session(with_a_driver(tmp_path / "d")) as session:
         steps: list[int] = []
         saved = session.take(
             talking.ToldByCalls({3: "wait"}), "typed", each=lambda m: steps.append(m.state.step),
@@ -278,3 +287,57 @@ def test_a_robot_with_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [r.content for r in data.language(0) if r.style == "interjection"] == ["wait"]
     with pytest.raises(HeedfulError, match=r"no observation\.images\.nose"):
         RobotBody(toy, {"nose": "observation.images.nose"}, "observation.state", "t")
+
+
+@pytest.mark.parametrize("ending", ["success", "drop", "limit", "camera", "driver", "Ctrl-C"])
+def test_the_robot_stands_still_however_an_episode_ends(
+    tmp_path: Path, ending: str, toy: ToyRobot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving: list[bool] = []
+
+    def trip(moment: Any) -> None:
+        moving.append(not toy.stopped)
+        if len(moving) == 3 and ending == "camera":
+            toy.broken = "none"
+        elif len(moving) == 3 and ending in ("driver", "Ctrl-C"):
+            raise HeedfulError("the cable is out") if ending == "driver" else KeyboardInterrupt
+
+    def until() -> Any:
+        return ending if len(moving) >= 3 and ending in ("success", "drop") else ""
+
+    if ending == "limit":
+        monkeypatch.setattr(correct_session, "LONGEST", 3 / 15)
+    with open_session(with_a_driver(tmp_path / "d")) as session:
+        try:
+            saved = session.take(talking.ToldByCalls({}), "typed", each=trip, until=until)
+            assert (saved is None) == (ending == "drop") and ending not in ("camera", "driver", "Ctrl-C")
+        except (HeedfulError, KeyboardInterrupt) as error:
+            assert {"camera": "no picture", "driver": "cable"}.get(ending, "") in str(error)
+            assert ending in ("camera", "driver", "Ctrl-C")
+        assert toy.stopped and toy.connected and all(moving) and len(moving) >= 3
+
+
+def test_a_robot_that_cannot_be_stopped_does_not_hide_why_the_episode_ended(
+    tmp_path: Path, toy: ToyRobot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deaf(action: Any) -> Any:
+        raise HeedfulError("cannot be stopped" if action is None else "the cable is out")
+
+    monkeypatch.setattr(toy, "act", deaf)
+    with (
+        pytest.raises(HeedfulError, match="cable is out"),
+        open_session(with_a_driver(tmp_path / "d")) as session,
+    ):
+        session.take(talking.ToldByCalls({}), "typed")
+    assert not toy.connected
+
+
+def test_a_robot_whose_cameras_run_by_the_clock(tmp_path: Path, toy: ToyRobot) -> None:
+    toy.camera_hz = 15
+    steps: list[int] = []
+    with open_session(with_a_driver(tmp_path / "d")) as session:
+        saved = session.take(
+            talking.ToldByCalls({}), "typed", each=lambda m: steps.append(m.state.step),
+            until=lambda: "success" if len(steps) >= 24 else "",
+        )  # fmt: skip
+    assert saved is not None and saved.steps == 24

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any
 
 import defective_demos
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from episode_sets import INFO, frame, picture, write_episodes
+from episode_sets import INFO, damage_pictures, frame, picture, write_episodes
 
 from heedful.cli import main
 from heedful.data.episodes import LANGUAGE_FEATURES, Feature, open_episodes
+from heedful.data.episodes.copy import Piece, copy_pieces
 from heedful.data.episodes.diversity import verb_and_object
-from heedful.data.episodes.ranges import idle_by_change, idle_by_speed, keep_ranges, runs
+from heedful.data.episodes.ranges import idle_by_change, idle_by_speed, keep_ranges, read_ranges, runs
 from heedful.data.episodes.write import EpisodeWriter
 from heedful.errors import HeedfulError
 
@@ -157,6 +161,40 @@ def test_trim_by_a_file_and_joined(idling: Path, tmp_path: Path, capsys: pytest.
     assert status == 1 and "has 60 frames; the ranges [(3, 70)] do not fit" in told
 
 
+def test_pieces_of_a_recording_keep_their_own_ranges(
+    idling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = [
+        {"recording_folderpath": f"r2d2://lab/{i}/MP4", "file_path": f"r2d2://lab/{i}/trajectory.h5"}
+        for i in range(2)
+    ]
+    keys = [f"{meta['recording_folderpath']}--{meta['file_path']}" for meta in recorded]
+    pieces = [Piece(0, 0, ((0, 60),), recorded[0]), Piece(0, 1, ((0, 60),), recorded[1])]
+    copy_pieces([open_episodes(idling)], pieces, tmp_path / "droid", made_by="test")
+    keep, ranges = tmp_path / "keep.json", tmp_path / "ranges.json"
+    assert main(["demos", "trim", str(tmp_path / "droid"), "--ranges", str(ranges)]) == 0
+    # openpi's own keys, as in the files that are exchanged with it
+    assert json.loads(ranges.read_text()) == {keys[0]: [[0, 50]], keys[1]: [[0, 11], [40, 50]]}
+    keep.write_text(json.dumps({keys[0]: [[0, 20]], keys[1]: [[0, 20], [30, 60]]}))
+    trimmed = tmp_path / "trimmed"
+    run(capsys, "trim", str(tmp_path / "droid"), "--out", str(trimmed), "--keep", str(keep))
+
+    arguments = ("trim", str(trimmed), "--min-keep", "5", "--drop-last", "3", "--rule", "speed")
+    status, told = run(capsys, *arguments, "--ranges", str(ranges), "--json")
+    wanted = {0: [(0, 17)], 1: [(0, 17)], 2: [(10, 27)]}
+    assert status == 0 and told["frames kept"] == 51
+    assert json.loads(ranges.read_text()) == {
+        keys[0]: [[0, 17]],
+        f"{keys[1]}--1": [[0, 17]],
+        f"{keys[1]}--2": [[10, 27]],
+    }
+    assert read_ranges(ranges, open_episodes(trimmed)) == wanted
+
+    keep.write_text(json.dumps({key: [[0, 5]] for key in keys}))
+    status, told = run(capsys, "trim", str(trimmed), "--out", str(tmp_path / "no"), "--keep", str(keep))
+    assert status == 1 and f"the entry '{keys[1]}' fits episodes 1, 2 of" in told
+
+
 # ---- split, merge, convert
 
 
@@ -233,6 +271,18 @@ def test_convert_changes_rate_size_and_choice(
     assert made.frames(0, TOP, [3]).shape == (1, 32, 48, 3)
 
 
+@pytest.mark.parametrize("lost", [200, 2000])
+def test_convert_names_episode_and_camera_of_a_video_that_is_cut_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: int
+) -> None:
+    """Of 200 bytes part of the index is lost, of 2000 all of it."""
+    folder = write_episodes(tmp_path / "set", (3, 3), info=SMALL, finalize=False)
+    video = next((folder / "videos").rglob("file-001.mp4"))
+    video.write_bytes(video.read_bytes()[:-lost])
+    status, told = run(capsys, "convert", str(folder), "--out", str(tmp_path / "out"))
+    assert status == 1 and f"episode 1, camera '{TOP}': " in told and "cannot be read as a video" in told
+
+
 # ---- check
 
 
@@ -263,6 +313,148 @@ def test_check_goes_on_after_a_damaged_episode(tmp_path: Path, capsys: pytest.Ca
     assert unreadable == {1}
     lost = [f for f in told["findings"] if f["check"] == "dropped" and f["columns"] == [TOP]]
     assert [(f["episode"], f["frames"]) for f in lost] == [(2, 4)]
+
+
+def test_a_damaged_picture_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Frame 0 is looked at by all checks that decode; the set has scenes and extrinsics."""
+    world, folder = defective_demos.clean(3), tmp_path / "set"
+    world.episodes = world.episodes[:6]
+    pieces = [Piece(0, i) for i in range(6)]
+    copy_pieces([defective_demos.opened(world)], pieces, folder, made_by="test")
+    camera = "observation.images.exterior_1_left"
+    # Every second picture needs the one before it.
+    damage_pictures(next((folder / "videos" / camera).rglob("*.mp4")), (60, 101))
+    status, told = run(capsys, "check", str(folder), "--frames", "--json")
+    said = [(f["check"], f["episode"], f["frame"], f["frames"], f["columns"]) for f in told["findings"]]
+    assert status == 1 and told["errors"] == 2
+    assert said == [("unreadable", 1, 0, 2, [camera]), ("unreadable", 1, 41, 1, [camera])]
+    assert f"episode 1, camera '{camera}', frame 41" in told["findings"][1]["message"]
+    for name in ("calibration", "scenes"):
+        status, told = run(capsys, "check", str(folder), "--only", name, "--json")
+        assert status == 1 and (told["findings"][0]["episode"], told["findings"][0]["frame"]) == (1, 0)
+
+
+def test_every_picture_is_decoded_where_nothing_says_how_the_arm_moves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_episodes(tmp_path / "set", (4, 4), info=replace(INFO, features={TOP: INFO.features[TOP]}))
+    damage_pictures(next(folder.rglob("*.mp4")), (7,))
+    status, told = run(capsys, "check", str(folder), "--frames", "--json")
+    damaged = [(f["episode"], f["frame"]) for f in told["findings"] if f["check"] == "unreadable"]
+    assert status == 1 and damaged == [(1, 3)]
+
+
+def test_a_missing_video_is_said_by_checks_that_are_asked_alone(
+    ten: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(ten, tmp_path / "set"))
+    next(folder.rglob("*.mp4")).unlink()
+    for name in ("frozen", "scenes"):
+        status, told = run(capsys, "check", str(folder), "--only", name, "--json")
+        said = [(f["check"], f["episode"], f["frame"], f["frames"]) for f in told["findings"]]
+        assert status == 1 and said == [("unreadable", i, 0, 4) for i in range(10)]
+
+
+@pytest.mark.parametrize(("column", "said", "frame"), [(1, b"to the left", 3), (0, b"reach for it", 0)])
+def test_what_is_said_is_read_by_the_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], column: int, said: bytes, frame: int
+) -> None:
+    info = replace(SMALL, features={**SMALL.features, **LANGUAGE_FEATURES})
+    with EpisodeWriter(tmp_path / "set", info) as writer:
+        for i in range(3):
+            for t in range(6):
+                writer.add_frame({"action": np.full(4, t), TOP: picture(i, t)})
+                if t == 3 and i == 1:
+                    writer.say("to the left")
+            writer.say("reach for it" if i == 1 else "wait", "subtask", timestamp=0)
+            writer.save_episode("go")
+    table = next((tmp_path / "set" / "data").rglob("*.parquet"))
+    raw = table.read_bytes()
+    assert said in raw
+    table.write_bytes(raw.replace(said, b"\xff" + said[1:]))
+    status, told = run(capsys, "check", str(tmp_path / "set"), "--json")
+    found = [f for f in told["findings"] if f["check"] == "unreadable"]
+    name = list(LANGUAGE_FEATURES)[column]
+    assert status == 1 and [(f["episode"], f["frame"], f["columns"]) for f in found] == [(1, frame, [name])]
+    assert f"episode 1, column '{name}': frame {frame} is not UTF-8 text" in found[0]["message"]
+
+
+def rewrite(file: Path, column: str, values: Any) -> None:
+    """Put another column of the name into a Parquet file."""
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), column, values), file)
+
+
+def row_file(folder: Path, episode: int) -> Path:
+    return folder / "meta" / "episodes" / "chunk-000" / f"file-{episode:03d}.parquet"
+
+
+@pytest.fixture
+def defective(tmp_path: Path) -> Path:
+    """Three episodes, a file each for their rows and one for their frames; in the last a number is not finite."""
+    folder = tmp_path / "set"
+    with EpisodeWriter(folder, SMALL) as writer:
+        for i in range(3):
+            for t in range(4 + i):
+                action = np.full(4, np.nan if (i, t) == (2, 1) else t)
+                writer.add_frame({"action": action, TOP: picture(i, t)})
+            writer.save_episode(f"task {i}")
+    table = pq.read_table(row_file(folder, 0))
+    for i in range(3):
+        pq.write_table(table.slice(i, 1), row_file(folder, i))
+    return folder
+
+
+def lose_video_row(folder: Path) -> None:
+    for part in ("chunk_index", "file_index", "from_timestamp", "to_timestamp"):
+        rewrite(row_file(folder, 1), f"videos/{TOP}/{part}", pa.array([None], pa.int64()))
+
+
+def damage_instruction(folder: Path) -> None:
+    rewrite(folder / "meta" / "tasks.parquet", "task", pa.array([b"a", b"\xff", b"c"]).view(pa.string()))
+
+
+def damage_tasks(folder: Path) -> None:
+    tasks = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), pa.array([b"\xff"]).view(pa.string()))
+    rewrite(row_file(folder, 1), "tasks", tasks)
+
+
+def cut_footer(folder: Path) -> None:
+    file = row_file(folder, 1)
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("damage", "checks", "words"),
+    [
+        (lose_video_row, {"dropped"}, f"episode 1 has no video of camera '{TOP}'"),
+        (damage_instruction, {"task"}, "task_index 1 is that of no instruction that can be read"),
+        (damage_tasks, {"unreadable"}, "'tasks' of episode 1 is not UTF-8 text"),
+        (cut_footer, {"unreadable"}, "file-001.parquet is no whole Parquet file"),
+    ],
+)
+def test_check_goes_on_after_damage_of_meta(
+    defective: Path, capsys: pytest.CaptureFixture[str], damage: Any, checks: set[str], words: str
+) -> None:
+    damage(defective)
+    status, told = run(capsys, "check", str(defective), "--json")
+    assert status == 1
+    said = [f for f in told["findings"] if f["episode"] == 1]
+    assert {f["check"] for f in said} == checks and words in said[0]["message"]
+    # Of the episode after it all is found, and nothing that is not there.
+    assert [(f["check"], f["frame"]) for f in told["findings"] if f["episode"] == 2] == [("nan", 1)]
+    assert not [f for f in told["findings"] if f["episode"] == 0 or f["check"] == "stats"]
+    assert not [f for f in told["findings"] if "could not be made" in f["message"]]
+
+
+def test_a_check_that_cannot_be_made_does_not_end_the_others(
+    defective: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (defective / "meta" / "stats.json").write_text("{")
+    status, told = run(capsys, "check", str(defective), "--json")
+    said = [(f["check"], f["episode"]) for f in told["findings"] if f["severity"] == "error"]
+    assert status == 1 and said == [("nan", 2), ("stats", None)]
+    assert "this check could not be made" in told["findings"][-1]["message"]
 
 
 def test_a_camera_that_stands_still(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,11 +507,52 @@ def test_info_counts_what_the_generator_made(tmp_path: Path, capsys: pytest.Capt
     assert found.verbs == {"put": 8} and found.objects == {"it": 8}
     # the camera is moved with each scene, and one scene comes twice
     assert found.viewpoints == {"exterior_1_left": 3, "exterior_2_left": 3}
+    # scenes 0, 0, 1, 1, 2, 2, and the last is the first again
+    assert [count for _, count in found.growth["scenes"]] == [1, 1, 2, 2, 3, 3, 3, 3]
+    assert found.viewpoint_growth["exterior_1_left"] == found.growth["scenes"]
     facts = facts_of(episodes, found)
     assert facts["frames"] == 480 and facts["successes"] == 6
+    share, low, high = facts["intervals"]["share of successes"]
+    assert share == 0.75 and 0 < low < share < high
+    # every scene comes twice: a new one is unlikely, and 8 episodes cannot rule it out
+    assert facts["intervals"]["share with one of the scenes that no other episode has"] == [0, 0, 0.3694]
     page = write_page(tmp_path, episodes, found, facts).read_text()
     assert "Scenes that look the same" in page and "Verbs, most common first" in page
+    assert "Different viewpoints seen, by camera: exterior_1_left 1 → 3" in page
+    assert "95% bootstrap intervals" in page
     assert "<script" not in page
+
+
+def test_what_one_episode_alone_has() -> None:
+    from heedful.data.episodes.diversity import growth, only_here
+
+    labels: list[set[Any]] = [{"a", "b"}, {"a"}, set(), {"a", "c"}]
+    assert only_here(labels) == pytest.approx([1, 0, np.nan, 1], nan_ok=True)
+    assert growth(labels) == [(1, 2), (2, 2), (3, 2), (4, 3)]
+
+
+def test_the_spread_of_first_contacts_has_an_interval() -> None:
+    from heedful.data.episodes.diversity import Diversity
+    from heedful.recipes.demos_report import intervals
+
+    places = np.random.default_rng(0).normal(0, [0.1, 0.2, 0.3], (60, 3))
+    told = intervals(Diversity(contacts=places), [None] * 60)
+    for k, axis in enumerate("xyz"):
+        value, spread = told[f"spread of the first contacts in {axis}, metres"], places[:, k].std()
+        assert value.low < value.estimate < value.high and value.estimate == pytest.approx(spread)
+        # the standard error of the spread of normal numbers is spread / sqrt(2 n)
+        assert (value.high - value.low) / (2 * 1.96) == pytest.approx(spread / 120**0.5, rel=0.3)
+
+
+def test_successes_are_counted_as_they_are_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EpisodeWriter(tmp_path / "set", SMALL) as writer:
+        for i in range(3):
+            writer.add_frame({"action": np.zeros(4), TOP: picture(i, 0)})
+            writer.save_episode("go", {"is_episode_successful": i != 1})
+    status, told = run(capsys, "info", str(tmp_path / "set"), "--json")
+    assert status == 0 and told["successes"] == 2
 
 
 def test_first_contact_is_where_the_gripper_closes() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ import pytest
 from toy_robot import CAMERAS, ToyRobot
 
 from heedful.data.episodes import open_episodes
+from heedful.data.episodes.write import EpisodeWriter
 from heedful.data.robot import check_cameras, open_robot
 from heedful.data.teleop import Controls, Gamepad, Keys, Scripted, open_teleop
 from heedful.errors import HeedfulError
+from heedful.recipes import demos_record_take
 from heedful.recipes import demos_record_tasks as tasks
-from heedful.recipes.demos_record import MarkEpisode, Record, mark, record
+from heedful.recipes.demos_record import MarkEpisode, Record, mark, open_session, record
 from heedful.recipes.demos_record_session import FAILURE, RECORDING, SUCCESS, Session, change_row
 from heedful.recipes.demos_record_take import Take, recorded_info
 
@@ -212,9 +215,145 @@ def test_a_kill_between_mark_and_move_is_made_good(tmp_path: Path) -> None:
     shutil.move(other.folder, session.folder / RECORDING / other.name)  # saved, not yet moved to failure/
     (session.folder / RECORDING / "torn" / "videos").mkdir(parents=True)
     again = Session(session.folder)
+    again.lock()
     assert [(e.name, e.success) for e in again.episodes()] == [(one.name, True), (other.name, False)]
     data = open_episodes(again.find(one.name).folder)
     assert data.episode(0).tasks == ("told since",) and not [*(session.folder / RECORDING).iterdir()]
+
+
+def test_a_mark_leaves_what_a_recorder_has_in_hand(tmp_path: Path) -> None:
+    session, robot = open_session(options(tmp_path / "s", new_scene=True), ToyRobot()), connected()
+    first = take(session, robot)
+    one = Take(session, robot, Scripted(robot), "task")
+    one.step()
+    before = session._file.read_bytes()
+    assert mark(MarkEpisode(str(first.folder), outcome="failure", language=("a b",))) == 0
+    assert session.find(first.name).folder.parent.name == FAILURE
+    assert session.place(one.name).is_dir() and session._file.read_bytes() == before
+    one.step()
+    kept = one.end("success")
+    assert kept is not None and kept.frames == 2 and len(session.episodes()) == 2
+
+
+def test_an_episode_that_a_mark_moves_meanwhile_ends_no_recorder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, robot = session_in(tmp_path / "s"), connected()
+    first, second = take(session, robot), take(session, robot)
+    read = Session._kept
+
+    def moved_first(self: Session, place: Path) -> Any:
+        if place == first.folder:
+            place.rename(self.folder / FAILURE / place.name)
+        return read(self, place)
+
+    monkeypatch.setattr(Session, "_kept", moved_first)
+    session.__dict__.pop("_known")
+    assert second.name in [one.name for one in session.episodes()]
+    assert len(session.episodes()) == 2
+    (second.folder / "meta" / "info.json").write_text("{")
+    with pytest.raises(HeedfulError, match=second.name):  # what is damaged and has not moved is still told
+        Session(tmp_path / "s").episodes()
+
+
+def test_a_second_recorder_is_refused_while_the_first_is_at_work(tmp_path: Path) -> None:
+    session, robot = open_session(options(tmp_path / "s", new_scene=True), ToyRobot()), connected()
+    one = Take(session, robot, Scripted(robot), "task")
+    for given in ({}, {"practice": True}):
+        with pytest.raises(HeedfulError, match=rf"{tmp_path}/s is in use by process {os.getpid()}"):
+            record(options(tmp_path / "s", episodes=1, **given))
+    one.step()
+    assert one.end("success") is not None
+    session.close()
+    with pytest.raises(HeedfulError, match="always spelt alike"):
+        record(options(tmp_path / "s", collector="Ada"))
+    assert record(options(tmp_path / "s", episodes=1)) == 0 and len(session.episodes()) == 2
+
+
+class Pushing:
+    """Somebody who holds a key for ever."""
+
+    def begin(self) -> None:
+        pass
+
+    def read(self) -> Controls:
+        return Controls(np.full(7, 0.1))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "ending", ["success", "failure", "discard", "limit", "camera", "full disk", "Ctrl-C"]
+)
+def test_the_robot_stands_still_however_an_episode_ends(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot = connected()
+    one = Take(session_in(tmp_path / "s"), robot, Pushing(), "task")
+    assert one.step() == "" and not robot.stopped
+    if ending == "limit":
+        monkeypatch.setattr(demos_record_take, "LONGEST", 2 / 15)
+        one.end(one.step())
+    elif ending == "camera":
+        robot.broken = "none"
+        with pytest.raises(HeedfulError, match="thrown away"):
+            one.step()
+    elif ending == "full disk":
+        monkeypatch.setattr(EpisodeWriter, "add_frame", fails)
+        with pytest.raises(HeedfulError, match="no space"):
+            one.step()
+    elif ending == "Ctrl-C":
+        one.forget()
+    else:
+        one.end(ending)  # type: ignore[arg-type]
+    assert robot.stopped and robot.connected
+
+
+def fails(*_: Any) -> None:
+    raise HeedfulError("no space is left")
+
+
+class Deaf(ToyRobot):
+    """Fails after three steps, and cannot be stopped either."""
+
+    def act(self, action: Any) -> Any:
+        if action is None or self.count > 5:
+            raise HeedfulError("cannot be stopped" if action is None else "the cable is out")
+        return super().act(action)
+
+
+def test_a_robot_that_cannot_be_stopped_does_not_hide_why_the_episode_ended(tmp_path: Path) -> None:
+    session, robot = session_in(tmp_path / "s"), Deaf()
+    robot.connect()
+    one = Take(session, robot, Pushing(), "task")
+    with pytest.raises(HeedfulError, match="cable is out"):
+        for _ in range(9):
+            one.step()
+    robot.count = 0
+    one = Take(session, robot, Pushing(), "task")
+    one.step()
+    with pytest.raises(HeedfulError, match="cannot be stopped"):
+        one.end("success")
+    assert not session.episodes() and not [*(session.folder / RECORDING).iterdir()]
+
+
+def test_a_reset_that_breaks_leaves_no_robot_moving(tmp_path: Path) -> None:
+    robot = connected()
+    robot.reset = fails
+    with pytest.raises(HeedfulError, match="no space"):
+        Take(session_in(tmp_path / "s"), robot, Pushing(), "task")
+    assert robot.stopped
+
+
+@pytest.mark.parametrize("camera_hz", [15, 5])
+def test_a_camera_that_runs_by_the_clock_is_live(
+    tmp_path: Path, camera_hz: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot = ToyRobot(steps=24, camera_hz=camera_hz)
+    monkeypatch.setattr("heedful.data.robot.open_robot", lambda spec, **given: robot)
+    assert record(options(tmp_path / "s", episodes=1)) == 0
+    assert Session(tmp_path / "s").episodes()[0].frames == 24
 
 
 @pytest.mark.parametrize(
@@ -233,7 +372,7 @@ def test_nothing_is_recorded_unless_every_camera_is_live(tmp_path: Path, broken:
     with pytest.raises(HeedfulError, match=f"{why}.*thrown away"):
         for _ in range(40):
             one.step()
-    assert not session.episodes() and not [*(session.folder / RECORDING).iterdir()]
+    assert robot.stopped and not session.episodes() and not [*(session.folder / RECORDING).iterdir()]
     with pytest.raises(HeedfulError, match="names no camera"):
         robot.info = type(robot.info)(15, "blind", {"action": robot.info.features["action"]})
         check_cameras(robot)
@@ -290,7 +429,7 @@ def test_killed_at_any_moment_it_loses_the_episode_in_hand_at_most(tmp_path: Pat
         f"record(Record(sys.argv[1], robot={TOY!r}, teleop='scripted', own_tasks=('push',), episodes=500, "
         "collector='Ada Lovelace', building='Engine house'))"
     )
-    environment = {**os.environ, "TOY_PAUSE": "0.002", "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "TOY_PAUSE": "0.002", "TOY_FPS": "500", "PYTHONUNBUFFERED": "1"}
     saved = 0
     for wait in (0.0, 0.07, 0.031):
         running = subprocess.Popen(
@@ -310,7 +449,9 @@ def test_killed_at_any_moment_it_loses_the_episode_in_hand_at_most(tmp_path: Pat
         rest = running.stdout.read()
         running.wait()
         saved += rest.count("success:")
-        there = Session(tmp_path / "s").episodes()
+        with closing(Session(tmp_path / "s")) as session:
+            session.lock()
+            there = session.episodes()
         # What was said to be saved is there; one more may have been saved and not yet said.
         assert saved <= len(there) <= saved + 1
         saved = len(there)

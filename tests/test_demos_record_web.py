@@ -17,7 +17,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from heedful.data.episodes import open_episodes
-from heedful.recipes.demos_record import Record
+from heedful.errors import HeedfulError
+from heedful.recipes.demos_record import Record, record
 from heedful.recipes.demos_record_session import Session
 from heedful.serve.guard import CSRF, Guard, names_of
 from heedful.serve.record_app import make_app
@@ -133,6 +134,42 @@ def test_a_camera_that_dies_is_told_and_the_page_goes_on(tmp_path: Path) -> None
         assert browser.get("/api/state").json()["phase"] == "ready"
         page.robot.broken = ""  # type: ignore[attr-defined]
         assert post("/api/begin", {"practice": False}).json()["phase"] == "recording"
+
+
+@pytest.mark.parametrize("ending", ["success", "failure", "discard", "camera", "driver", "stop"])
+def test_the_robot_stands_still_however_an_episode_on_the_page_ends(tmp_path: Path, ending: str) -> None:
+    with browsing(tmp_path / "s", own_tasks=("push it",)) as (browser, page, post):
+        robot: Any = page.robot
+        page.keys.hold = 1000.0  # else the deadman grip would stop it too
+        post("/api/setup", SETUP)
+        post("/api/scene", {})
+        post("/api/begin", {"practice": False})
+        post("/api/keys", {"keys": ["w"]})
+        until(lambda: not robot.stopped)
+        if ending == "stop":
+            page.stop()
+            assert robot.stopped and not robot.connected
+            return
+        if ending == "camera":
+            robot.broken = "none"
+            until(lambda: "thrown away" in browser.get("/api/state").json()["problem"])
+        elif ending == "driver":
+            robot.at = None  # the next sum is a TypeError
+            until(lambda: "error of its own" in browser.get("/api/state").json()["problem"])
+        else:
+            assert post("/api/end", {"mark": ending}).status_code == 200
+        assert robot.stopped and robot.connected
+        robot.broken = ""
+        assert post("/api/begin", {"practice": True}).json()["phase"] == "recording"
+
+
+def test_the_page_keeps_other_recorders_out(tmp_path: Path) -> None:
+    other = Record(str(tmp_path / "s"), robot=TOY, teleop="scripted", own_tasks=("push it",))
+    with browsing(tmp_path / "s") as (_, _, post):
+        post("/api/setup", SETUP)
+        with pytest.raises(HeedfulError, match="is in use by process"):
+            record(other)
+    assert record(other) == 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome is installed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from episode_sets import INFO, frame, picture, write_episodes
+from episode_sets import INFO, damage_pictures, frame, picture, write_episodes
 
 from heedful.data.episodes import LANGUAGE_FEATURES, Feature, Info, LanguageRow, open_episodes
 from heedful.data.episodes.stats import column_stats, pool_stats
@@ -219,6 +220,100 @@ def test_a_kill_loses_at_most_the_episode_in_hand(tmp_path: Path, packing: bool)
     assert ended and step > 5, "the writer was never killed, or always"
 
 
+def save(writer: EpisodeWriter, length: int) -> None:
+    i = writer.info.total_episodes
+    for t in range(length):
+        writer.add_frame({n: v for n, v in frame(i, t, length).items() if n in SMALL.features})
+    writer.save_episode("go")
+
+
+def interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch, length: int = 5) -> EpisodeWriter:
+    """A writer whose episode is all written but for meta/info.json."""
+    writer = EpisodeWriter(folder, SMALL)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("heedful.data.episodes.write.write_info", stop)
+        with pytest.raises(KeyboardInterrupt):
+            save(writer, length)
+    return writer
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_episode_that_does_not_count_is_not_in_the_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    folder = write_episodes(tmp_path / "set", (3, 4), info=SMALL)
+    writer = interrupted(folder, monkeypatch)
+    if killed:
+        writer.close()
+        writer = EpisodeWriter(folder, SMALL)
+        assert open_episodes(folder).stats()["index"]["count"] == [7]  # type: ignore[attr-defined]
+    else:
+        writer.discard()
+    save(writer, 6)
+    writer.finalize()
+    episodes = open_episodes(folder)
+    assert [episodes.episode(i).length for i in range(len(episodes))] == [3, 4, 6]
+    assert episodes.problems() == []
+    found = episodes.stats()  # type: ignore[attr-defined]
+    with EpisodeWriter(write_episodes(tmp_path / "whole", (3, 4), info=SMALL), SMALL) as writer:
+        save(writer, 6)
+    wanted = open_episodes(tmp_path / "whole").stats()  # type: ignore[attr-defined]
+    for column, stats in wanted.items():
+        for name, value in stats.items():
+            np.testing.assert_allclose(found[column][name], value, err_msg=f"{column}, {name}")
+
+
+def test_a_first_episode_that_does_not_count_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "set"
+    interrupted(folder, monkeypatch).close()
+    assert sorted(p.suffix for p in folder.rglob("file-*")) == [".mp4", ".parquet", ".parquet"]
+    (folder / "data" / "chunk-000" / ".file-000.parquet.12ab.tmp").write_bytes(b"half")
+    write_episodes(folder, (3,), info=SMALL)
+    episodes = open_episodes(folder)
+    assert len(episodes) == 1 and episodes.problems() == [] and not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["data/thesis.csv", "videos/holiday.mp4", "meta/notes.txt"])
+def test_files_of_others_are_not_removed(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("years of work")
+    with pytest.raises(HeedfulError, match=f"no meta/info.json, and {re.escape(name)} is in it"):
+        EpisodeWriter(tmp_path, SMALL)
+    assert (tmp_path / name).read_text() == "years of work"
+
+
+def test_files_of_others_beside_a_first_episode_that_does_not_count_are_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(tmp_path, monkeypatch).close()
+    (tmp_path / "data" / "thesis.csv").write_text("years of work")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(HeedfulError, match=r"data/thesis\.csv is in it"):
+        EpisodeWriter(tmp_path, SMALL)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("finalize", [False, True])
+@pytest.mark.parametrize("lengths", [(3,), (3, 4, 2)])
+def test_episodes_of_a_set_that_lost_its_info_are_not_removed(
+    tmp_path: Path, lengths: tuple[int, ...], finalize: bool
+) -> None:
+    folder = write_episodes(tmp_path / "set", lengths, info=SMALL, finalize=finalize)
+    os.replace(folder / "meta" / "info.json", tmp_path / "info.json")
+    with pytest.raises(HeedfulError, match=r"put its meta/info\.json back"):
+        EpisodeWriter(folder, SMALL)
+    os.replace(tmp_path / "info.json", folder / "meta" / "info.json")
+    episodes = open_episodes(folder)
+    assert len(episodes) == len(lengths)
+    assert all(len(episodes.frames(i, TOP, [0])) for i in range(len(lengths)))
+
+
 def test_two_writers_do_not_share_a_folder(tmp_path: Path) -> None:
     writer = EpisodeWriter(tmp_path / "set", SMALL)
     with pytest.raises(HeedfulError, match="being written by another process"):
@@ -321,8 +416,17 @@ def test_a_missing_camera(whole: Path, tmp_path: Path) -> None:
 def test_a_video_that_is_none(whole: Path, tmp_path: Path) -> None:
     broken = break_it(whole, tmp_path)
     first(broken, ".mp4").write_bytes(b"nothing" * 100)
-    with pytest.raises(HeedfulError, match="cannot be read as a video"):
+    with pytest.raises(HeedfulError, match=r"episode 0, camera '.*top': .* cannot be read as a video"):
         open_episodes(broken).frames(0, TOP, [0])
+
+
+def test_a_damaged_picture_is_named_by_its_frame(whole: Path, tmp_path: Path) -> None:
+    broken = break_it(whole, tmp_path)
+    damage_pictures(first(broken, ".mp4"), (8,))  # picture 9 does not need it
+    episodes = open_episodes(broken)
+    assert len(episodes.frames(1, TOP, [4, 2, 0])) == 3
+    with pytest.raises(HeedfulError, match=r"episode 1, camera '.*top', frame 3: .* picture 8 is damaged"):
+        episodes.frames(1, TOP, [4, 3, 2])
 
 
 def test_a_corrupt_footer(whole: Path, tmp_path: Path) -> None:
@@ -364,6 +468,43 @@ def test_an_instruction_that_is_not_utf8(whole: Path, tmp_path: Path) -> None:
     pq.write_table(table.set_column(table.schema.get_field_index("tasks"), "tasks", tasks), file)
     with pytest.raises(HeedfulError, match="'tasks' of episode 1 is not UTF-8"):
         open_episodes(broken)
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["data/chunk_index", "data/file_index", "dataset_from_index", "tasks", f"videos/{TOP}/from_timestamp"],
+)
+def test_a_column_of_places_that_is_missing(whole: Path, tmp_path: Path, column: str) -> None:
+    broken = break_it(whole, tmp_path)
+    file = next((broken / "meta" / "episodes").rglob("*.parquet"))
+    pq.write_table(pq.read_table(file).drop_columns([column]), file)
+    with pytest.raises(HeedfulError, match=f"file-000.parquet has no column '{column}'.*: restore the file"):
+        open_episodes(broken)
+
+
+def test_a_place_that_is_missing(whole: Path, tmp_path: Path) -> None:
+    broken = break_it(whole, tmp_path)
+    file = next((broken / "meta" / "episodes").rglob("*.parquet"))
+    table = pq.read_table(file)
+    place = table.schema.get_field_index("data/file_index")
+    pq.write_table(table.set_column(place, "data/file_index", pa.array([0, None, 0])), file)
+    with pytest.raises(HeedfulError, match="'data/file_index' of episode 1 has no value"):
+        open_episodes(broken)
+
+
+def test_frames_are_found_though_the_rows_before_them_are_lost(whole: Path, tmp_path: Path) -> None:
+    from heedful.data.episodes.lerobot import open_folder
+
+    broken = break_it(whole, tmp_path)
+    file = next((broken / "meta" / "episodes").rglob("*.parquet"))
+    pq.write_table(pq.read_table(file).slice(2), file)
+    with pytest.raises(HeedfulError, match="counts 3 episodes, and meta/episodes has rows of 1"):
+        open_episodes(broken)
+    episodes, truth = open_folder(broken, strict=False), open_episodes(whole)
+    assert np.array_equal(episodes.columns(2)["action"], truth.columns(2)["action"])
+    assert np.array_equal(episodes.frames(2, TOP, [3]), truth.frames(2, TOP, [3]))
+    with pytest.raises(HeedfulError, match="episode 1 has no row"):
+        episodes.episode(1)
 
 
 def test_unknown_and_missing_columns(whole: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,3 +197,51 @@ def test_streaming_names_what_cannot_be_brought(many: Path, tmp_path: Path) -> N
         episodes.columns(0)
     with pytest.raises(HeedfulError, match=r"no meta/info.json"):
         stream_folder(tmp_path, tmp_path / "cache", 1)
+
+
+def test_two_streams_share_a_cache(many: Path, tmp_path: Path) -> None:
+    from heedful.data.episodes.stream import stream_folder
+
+    other = write_episodes(tmp_path / "other", (4,) * 3, info=SMALL)
+    first, second = (stream_folder(folder, tmp_path / "cache", 100) for folder in (many, other))
+    assert (len(first), len(second)) == (12, 3)
+    for i in range(3):
+        for episodes, source in ((first, many), (second, other)):
+            read = open_episodes(source)
+            assert np.array_equal(episodes.columns(i)["index"], read.columns(i)["index"])
+            assert np.array_equal(episodes.frames(i, TOP, [0, 3]), read.frames(i, TOP, [0, 3]))
+    assert first.path != second.path and first.path.is_dir()
+
+
+def test_only_abandoned_folders_of_ours_leave_the_cache(many: Path, tmp_path: Path) -> None:
+    from heedful.data.episodes.stream import LOCK, stream_folder
+
+    cache = tmp_path / "cache"
+    live = stream_folder(many, cache, 100)
+    stem = live.path.name.rsplit("-", 2)[0]
+    kept = [
+        cache / "20240131",
+        cache / f"{stem}-1-a",
+        cache / f"{stem}x-1-a",
+        cache / "heedful-elsewhere-1-a",
+    ]
+    for folder in kept:
+        folder.mkdir(parents=True)
+        (folder / "notes.txt").write_text("mine")
+        if folder.name.startswith("heedful-") and folder != kept[1]:
+            (folder / LOCK).touch()
+    pid = os.fork()
+    if pid == 0:
+        # Ends as a killed process does: nothing is tidied up.
+        episodes = stream_folder(many, cache, 100)
+        os._exit(0 if episodes.path != live.path else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    dead = next(iter(cache.glob(f"{stem}-{pid}-*")))
+    again = stream_folder(many, cache, 100)
+    assert not dead.exists() and live.path.is_dir() and again.path.is_dir()
+    assert all((folder / "notes.txt").read_text() == "mine" for folder in kept)
+    assert len(live.frames(0, TOP, [0])) == 1
+    old = live.path
+    del live
+    stream_folder(many, cache, 100)
+    assert not old.exists()

@@ -30,13 +30,18 @@ class ToyOperator:
 
 
 class ToyRobot:
-    """broken: what the wrist camera gives: "none" no picture, "hangs" always the same, "shape" one of another size."""
+    """broken: what the wrist camera gives: "none" no picture, "hangs" always the same, "shape" one of another size.
 
-    def __init__(self, *, steps: int = 12, pause: float = 0.0) -> None:
+    camera_hz: pictures a second by the clock, of which observe returns the newest at once; 0: a new one whenever asked.
+    """
+
+    def __init__(
+        self, *, steps: int = 12, pause: float = 0.0, fps: float = 15, camera_hz: float = 0.0
+    ) -> None:
         features = {name: Feature("video", SIZE, ["height", "width", "channels"]) for name in CAMERAS}
         features |= {"observation.state": Feature("float32", (7,)), "action": Feature("float32", (7,))}
-        self.info = Info(15, "toy", features)
-        self.steps, self.pause = steps, pause
+        self.info = Info(fps, "toy", features)
+        self.steps, self.pause, self.camera_hz = steps, pause, camera_hz
         self.broken = ""
         self.good = True
         self.at = np.zeros(7)
@@ -51,7 +56,7 @@ class ToyRobot:
         if not self.connected:
             raise HeedfulError("the toy is not connected")
         time.sleep(self.pause)
-        self.count += 1
+        self.count = int(time.monotonic() * self.camera_hz) if self.camera_hz else self.count + 1
         picture = np.full(SIZE, int(self.count * 7 % 256), np.uint8)
         pictures: dict[str, Any] = dict.fromkeys(CAMERAS, picture)
         captured: dict[str, float] = {camera: float(self.count) for camera in CAMERAS}
@@ -87,8 +92,9 @@ class ToyRobot:
 
 
 def robot() -> ToyRobot:
-    """For `--robot toy_robot.py:robot`; $TOY_PAUSE slows it down."""
-    return ToyRobot(steps=12, pause=float(os.environ.get("TOY_PAUSE", "0")))
+    """For `--robot toy_robot.py:robot`; $TOY_PAUSE slows it down, $TOY_FPS are its frames a second."""
+    fps, pause = (float(os.environ.get(name, own)) for name, own in (("TOY_FPS", "15"), ("TOY_PAUSE", "0")))
+    return ToyRobot(steps=12, pause=pause, fps=fps)
 
 
 def lame() -> object:

@@ -200,7 +200,7 @@ def open_run(
     release: Callable[[], None] = _nothing_held
     if rank == 0:
         make_folder(folder)
-        release = _lock(folder)
+        release = lock_folder(folder)
         try:
             _begin(folder, config, defaults, seed, command, data, volatile)
             _repair_metrics(folder / "metrics.jsonl")
@@ -286,7 +286,11 @@ def _nothing_held() -> None:
     """What closing does where no lock was taken: rank 0 alone takes it."""
 
 
-def _lock(folder: Path) -> Callable[[], None]:
+def lock_folder(folder: Path) -> Callable[[], None]:
+    """Hold a folder that is there for this process, until what is returned is called or the process ends.
+
+    Raises `HeedfulError` naming who has it where another process does.
+    """
     path = folder / ".lock"
     with writing(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,19 @@ from numpy.typing import NDArray
 
 from heedful.data import offline_minari
 from heedful.data.episodes import recognises as demonstrations
+from heedful.data.offline_episode import (
+    Faulty,
+    Found,
+    Place,
+    check_rows,
+    check_there,
+    episode_of,
+    leaves,
+    named,
+    numbers,
+)
 from heedful.data.offline_robot import ended, is_of_a_step, parquet_column, robot_steps
-from heedful.data.replay import FORMAT, Episode, ReplayBuffer
+from heedful.data.replay import FORMAT, ReplayBuffer
 from heedful.errors import HeedfulError
 from heedful.model_folder import read_json
 
@@ -37,62 +47,41 @@ FORMS = (
     "a Minari folder, D4RL's .hdf5, .npz, .parquet, robot demonstrations (LeRobotDataset, DROID, RLDS, robomimic, "
     "ALOHA), or a folder of `heedful act collect`"
 )
-
-
-@dataclass
-class Found:
-    """An episode as it stands in a file. where(field, row): the place of its row, counted from 0, for messages.
-
-    left_out: steps that could not be used because the state after them is not in the file.
-    """
-
-    episode: Episode
-    where: Place
-    left_out: int = 0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an episode's fields stand: `file: actions, row 17`."""
-
-    file: str
-    names: Mapping[str, str]
-    first: int = 0
-    prefix: str = ""
-
-    def __call__(self, field: str, row: int | None = None) -> str:
-        named = self.names.get(field, field)
-        return f"{self.file}: {self.prefix}{named}" + ("" if row is None else f", row {self.first + row}")
-
-
 D4RL = {"action": "actions", "reward": "rewards", "terminal": "terminals", "state": "observations"}
 MINARI = {**D4RL, "terminal": "terminations"}
 LEROBOT = {"action": "action", "reward": "next.reward", "terminal": "next.done"}
 
 
 def read_episodes(
-    path: str | Path, *, max_steps: int = 0, names: Collection[str] = (), unmarked_succeed: bool = False
+    path: str | Path,
+    *,
+    max_steps: int = 0,
+    names: Collection[str] = (),
+    unmarked_succeed: bool = False,
+    faulty: Faulty | None = None,
 ) -> Iterator[Found]:
     """The episodes of a file or folder, in order.
 
     max_steps: where an episode of a file without timeouts was cut, as D4RL's older files need it. names: the
     observations to read of demonstrations, which have many; all of them without. unmarked_succeed: see `robot_steps`.
-    Raises HeedfulError for a file that is not there or of no known kind, and for fields that are missing or of
-    different lengths.
+    faulty: told of each episode that lacks fields or has them in other lengths or shapes (Minari), or whose reward or
+    end is not known (robots), and which then is left out; without it such an episode is an error.
+    Raises HeedfulError for a file that is not there or of no known kind, and for fields that are missing, no numbers,
+    or of different lengths.
     """
     place = Path(path).expanduser()
     kind, inner = kind_of(place)
     if kind == "replay":
         yield from _replay(inner)
     elif kind == "minari":
-        yield from _minari(inner)
+        yield from _minari(inner, faulty)
     elif kind == "d4rl":
         with _hdf5(inner) as file:
             yield from _flat(str(inner), _arrays(file), max_steps)
     elif kind == "npz":
         yield from _flat(str(inner), _npz(inner), max_steps)
     elif kind == "robot":
-        yield from _robot(inner, names, unmarked_succeed)
+        yield from _robot(inner, names, unmarked_succeed, faulty)
     else:
         yield from _parquet(inner)
 
@@ -151,42 +140,52 @@ def _replay(folder: Path) -> Iterator[Found]:
         yield Found(buffer.episode(number), Place(str(folder), {}, prefix=f"episode {number}/"))
 
 
-def _minari(path: Path) -> Iterator[Found]:
+def _minari(path: Path, faulty: Faulty | None) -> Iterator[Found]:
     said = path.parent / "metadata.json"
     pictures = offline_minari.pictures(read_json(said)) if said.is_file() else set()
     with _hdf5(path) as file:
-        numbers = sorted(int(n.removeprefix("episode_")) for n in file if n.startswith("episode_"))
-        for number in numbers:
-            group = file[f"episode_{number}"]
+        for number in sorted(int(n.removeprefix("episode_")) for n in file if n.startswith("episode_")):
             where = Place(str(path), MINARI, prefix=f"episode_{number}/")
-            needed = ("observations", "actions", "rewards", "terminations")
-            _there(where, needed, list(group))
-            leaves = _leaves(group["observations"])
-            for name in pictures & set(leaves):
-                leaves[name] = offline_minari.decoded(leaves[name], where(name))
-            states = _named(leaves, where)
-            action, reward, terminal = (np.asarray(group[name][()]) for name in needed[1:])
-            count = len(reward)
-            for name, values in states.items():
-                if len(values) not in (count, count + 1):
-                    raise HeedfulError(
-                        f"{where(name)} has {len(values)} rows; {count + 1}, one more than steps, are expected"
-                    )
-            _same_length(where, {"actions": action, "rewards": reward, "terminations": terminal})
-            info: dict[str, Any] = {}
-            success = offline_minari.success(group)
-            if success is not None:
-                info["success"] = success
-            short = any(len(values) == count for values in states.values())
-            yield _episode(states, action, reward, terminal, where, info, complete=not short)
+            try:
+                found = _minari_episode(file[f"episode_{number}"], where, pictures)
+            except HeedfulError as error:
+                if faulty is None:
+                    raise
+                faulty(str(error))
+                continue
+            yield found
 
 
-def _robot(path: Path, names: Collection[str], unmarked_succeed: bool) -> Iterator[Found]:
-    for steps in robot_steps(path, names, unmarked_succeed=unmarked_succeed):
+def _minari_episode(group: Any, where: Place, pictures: set[str]) -> Found:
+    check_there(where, ("observations", "actions", "rewards", "terminations"), list(group))
+    parts = leaves(group["observations"])
+    for name in pictures & set(parts):
+        parts[name] = offline_minari.decoded(parts[name], where(name))
+    states = named(parts, where)
+    action, reward, terminal = (numbers(group[MINARI[f]], where, f) for f in ("action", "reward", "terminal"))
+    check_rows(where, {"actions": action, "rewards": reward, "terminations": terminal})
+    count = len(reward)
+    odd = [f"{where(n)} has {len(v)} rows" for n, v in states.items() if len(v) not in (count, count + 1)]
+    if odd:
+        raise HeedfulError(f"{', '.join(odd)}; {count + 1}, one more than steps, are expected")
+    info: dict[str, Any] = {}
+    success = offline_minari.success(group)
+    if success is not None:
+        info["success"] = success
+    complete = all(len(values) > count for values in states.values())
+    if not complete:
+        states = {name: values[:count] for name, values in states.items()}
+    return episode_of(states, action, reward, terminal, where, info, complete=complete)
+
+
+def _robot(
+    path: Path, names: Collection[str], unmarked_succeed: bool, faulty: Faulty | None
+) -> Iterator[Found]:
+    for steps in robot_steps(path, names, unmarked_succeed=unmarked_succeed, faulty=faulty):
         called = {**LEROBOT, **{n: f"observation.{n}" for n in steps.observations}}
         where = Place(f"{path}: episode {steps.number}", called)
-        states = _named(steps.observations, where)
-        yield _episode(states, steps.action, steps.reward, steps.terminal, where, steps.info)
+        states = named(steps.observations, where)
+        yield episode_of(states, steps.action, steps.reward, steps.terminal, where, steps.info)
 
 
 def _parquet(path: Path) -> Iterator[Found]:
@@ -198,7 +197,7 @@ def _parquet(path: Path) -> Iterator[Found]:
     except (OSError, pa.ArrowException) as error:
         raise HeedfulError(f"{path}: not readable as Parquet: {error}") from error
     where = Place(str(path), LEROBOT)
-    _there(where, ("action", "next.reward", "next.done", "episode_index"), table.column_names)
+    check_there(where, ("action", "next.reward", "next.done", "episode_index"), table.column_names)
     columns = {name: parquet_column(table, name, path) for name in table.column_names if is_of_a_step(name)}
     states = {n.removeprefix("observation."): v for n, v in columns.items() if n.startswith("observation")}
     if not states:
@@ -218,10 +217,10 @@ def _parquet(path: Path) -> Iterator[Found]:
             info["success"] = bool(columns["next.success"][a:b].any())
         found = Place(str(path), {**LEROBOT, **{n: f"observation.{n}" for n in states}}, int(a))
         part = {name: values[a:b] for name, values in states.items()}
-        yield _episode(
-            _named(part, found),
+        yield episode_of(
+            named(part, found),
             columns["action"][a:b],
-            columns["next.reward"][a:b].reshape(-1),
+            columns["next.reward"][a:b],
             terminal[a:b],
             found,
             info,
@@ -231,27 +230,28 @@ def _parquet(path: Path) -> Iterator[Found]:
 def _flat(file: str, fields: Mapping[str, Any], max_steps: int) -> Iterator[Found]:
     """Episodes of arrays that have one row for each step, in D4RL's names."""
     where = Place(file, D4RL)
-    _there(where, ("observations", "actions", "rewards", "terminals"), list(fields))
-    reward = np.asarray(fields["rewards"][()]).reshape(-1)
-    terminal = np.asarray(fields["terminals"][()]).reshape(-1)
-    states = _leaves(fields["observations"])
-    _same_length(
+    check_there(where, ("observations", "actions", "rewards", "terminals"), list(fields))
+    action, reward, terminal = (numbers(fields[D4RL[f]], where, f) for f in ("action", "reward", "terminal"))
+    reward, terminal = reward.reshape(-1), terminal.reshape(-1)
+    states = leaves(fields["observations"])
+    check_rows(
         where,
         {
             "rewards": reward,
             "terminals": terminal,
-            "actions": fields["actions"],
-            **{f"observations/{n}": v for n, v in states.items()},
+            "actions": action,
+            **{f"observations/{n}".rstrip("/"): v for n, v in states.items()},
         },
     )
     count = len(reward)
     if not count:
         raise HeedfulError(f"{file} has no row")
-    following = _leaves(fields["next_observations"]) if "next_observations" in fields else None
+    following = _following(file, fields, states)
     end = terminal > 0
     if "timeouts" in fields:
-        _same_length(where, {"rewards": reward, "timeouts": fields["timeouts"]})
-        end = end | (np.asarray(fields["timeouts"][()]).reshape(-1) > 0)
+        timeout = numbers(fields["timeouts"], where, "timeouts").reshape(-1)
+        check_rows(where, {"rewards": reward, "timeouts": timeout})
+        end = end | (timeout > 0)
     elif following is not None:
         jump = np.zeros(count, dtype=bool)
         for name, values in following.items():
@@ -275,11 +275,28 @@ def _flat(file: str, fields: Mapping[str, Any], max_steps: int) -> Iterator[Foun
                 name: np.concatenate([values, np.asarray(following[name][stop - 1 : stop])])
                 for name, values in part.items()
             }
-        yield _episode(
-            _named(part, here), np.asarray(fields["actions"][first:stop]), reward[first:stop], terminal[first:stop],
-            here, {}, complete=following is not None,
+        yield episode_of(
+            named(part, here), action[first:stop], reward[first:stop], terminal[first:stop], here, {},
+            complete=following is not None,
         )  # fmt: skip
         first = stop
+
+
+def _following(file: str, fields: Mapping[str, Any], states: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The states after each step, in the parts and shapes of `states`; None where the file has none."""
+    if "next_observations" not in fields:
+        return None
+    found = leaves(fields["next_observations"])
+    if set(found) != set(states):
+        have, want = (", ".join(n or "one array" for n in sorted(parts)) for parts in (found, states))
+        raise HeedfulError(f"{file}: next_observations has {have}; {want} is expected, as observations has")
+    for name, values in states.items():
+        if found[name].shape != values.shape:
+            told = f"next_observations/{name}".rstrip("/")
+            raise HeedfulError(
+                f"{file}: {told} has the shape {found[name].shape}; {values.shape} is expected, as observations has"
+            )
+    return found
 
 
 def _cut_every(end: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
@@ -289,74 +306,6 @@ def _cut_every(end: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
         out[i] |= since == steps
         since = 0 if out[i] else since
     return out
-
-
-# ---- one episode
-
-
-def _episode(
-    states: dict[str, Array],
-    action: Array,
-    reward: Array,
-    terminal: Array,
-    where: Place,
-    info: dict[str, Any],
-    *,
-    complete: bool = False,
-) -> Found:
-    """complete: the states have one row more than the steps."""
-    left = 0
-    if not complete and len(terminal) and terminal[-1] > 0:
-        states = {name: np.concatenate([values, values[-1:]]) for name, values in states.items()}
-    elif not complete:
-        left = 1
-        action, reward, terminal = action[:-1], reward[:-1], terminal[:-1]
-    action = np.asarray(action)
-    flat = action.reshape(len(action), int(np.prod(action.shape[1:], dtype=np.int64)))
-    return Found(Episode(states, flat, np.asarray(reward), np.asarray(terminal), info), where, left)
-
-
-def _named(parts: Mapping[str, Any], where: Place) -> dict[str, Array]:
-    """Observations by name as `evals.control.to_observation` does: numbers flat, images channels first."""
-    out = {}
-    for name, values in parts.items():
-        array = np.asarray(values)
-        image = array.ndim == 4 and array.dtype == np.uint8
-        name = name or ("image" if image else "state")
-        if image:
-            out[name] = np.moveaxis(array, -1, 1) if array.shape[-1] in (1, 3, 4) else array
-        elif array.dtype.kind in "fiub":
-            flat = array.reshape(len(array), int(np.prod(array.shape[1:], dtype=np.int64)))
-            out[name] = flat.astype(np.float32)
-        else:
-            raise HeedfulError(f"{where(name)} is {array.dtype}: no numbers, no images")
-    return out
-
-
-def _leaves(node: Any, name: str = "") -> dict[str, Any]:
-    """Arrays of nested groups by name, joined by slashes; a lone array is called ""."""
-    if not hasattr(node, "keys"):
-        return {name: node}
-    out: dict[str, Any] = {}
-    for key in node.keys():  # noqa: SIM118 - a group of HDF5 is no dict
-        out |= _leaves(node[key], f"{name}/{key}" if name else key)
-    return out
-
-
-def _there(where: Place, needed: tuple[str, ...], found: list[str]) -> None:
-    missing = [name for name in needed if name not in found]
-    if missing:
-        raise HeedfulError(
-            f"{where.file}: {where.prefix}{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; "
-            f"there are {', '.join(sorted(found)) or 'no fields'}"
-        )
-
-
-def _same_length(where: Place, fields: Mapping[str, Any]) -> None:
-    lengths = {name: len(values) for name, values in fields.items()}
-    if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{where.prefix}{name} {count}" for name, count in lengths.items())
-        raise HeedfulError(f"{where.file}: the fields have different numbers of rows: {said}")
 
 
 # ---- files

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heedful.data.offline_files import Found, read_episodes
+from heedful.data.offline_episode import Found
+from heedful.data.offline_files import read_episodes
 from heedful.data.replay import Episode, ReplayBuffer
 from heedful.errors import HeedfulError
 from heedful.policies.actions import SLACK, ActionSpace
@@ -87,10 +88,21 @@ def import_episodes(
     counts = dict.fromkeys(("faulty", "short", "left_out"), 0)
     low = high = np.zeros(0)
     wrong = 0
+
+    def faulty(*said: str) -> None:
+        nonlocal wrong
+        counts["faulty"] += 1
+        wrong += len(said)
+        problems.extend(said[: SHOWN - len(problems)])
+
     for path in paths:
-        names = tuple(shapes or ())
-        every = read_episodes(path, max_steps=max_steps, names=names, unmarked_succeed=unmarked_succeed)
-        for found in every:
+        for found in read_episodes(
+            path,
+            max_steps=max_steps,
+            names=tuple(shapes or ()),
+            unmarked_succeed=unmarked_succeed,
+            faulty=faulty,
+        ):
             counts["left_out"] += found.left_out
             if found.episode.steps < 1:
                 counts["short"] += 1
@@ -101,9 +113,7 @@ def import_episodes(
                 buffer = _emptied(folder, known, actions)
             said = problems_of(found, buffer.shapes, buffer.actions, space)
             if said:
-                counts["faulty"] += 1
-                wrong += len(said)
-                problems += said[: SHOWN - len(problems)]
+                faulty(*said)
                 continue
             action = found.episode.action
             if len(low):
@@ -127,8 +137,10 @@ def import_episodes(
             "Correct them, or leave these episodes out with --drop-faulty"
         )
     if buffer is None or not buffer.episodes:
+        first = f"; the first problem: {problems[0]}" if problems else ""
         raise HeedfulError(
-            f"{', '.join(paths)}: no episode can be used ({counts['faulty']} faulty, {counts['short']} without a step)"
+            f"{', '.join(paths)}: no episode can be used ({counts['faulty']} faulty, {counts['short']} without a "
+            f"step){first}"
         )
     facts = {
         "episodes": buffer.episodes,

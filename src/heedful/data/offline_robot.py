@@ -1,8 +1,8 @@
 """Robot demonstrations of any layout that `heedful.data.episodes` reads, as steps with rewards.
 
 Rewards are those of the data (`next.reward`). Where it has none, an episode that is marked as a success is worth 1 at
-its last frame and 0 before it, one marked as a failure 0 throughout. Data that say neither are refused, unless whoever
-has them says that they are successes.
+its last frame and 0 before it, one marked as a failure 0 throughout; the task ends at the last frame of a success,
+where there is no `next.done`. Data that say neither are refused, unless whoever has them says that they are successes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heedful.data.episodes import Episodes, open_episodes, outcome
+from heedful.data.offline_episode import Faulty
 from heedful.errors import HeedfulError
 
 Array = NDArray[Any]
@@ -37,13 +38,19 @@ class Steps:
 
 
 def robot_steps(
-    path: Path, wanted: Collection[str] = (), *, unmarked_succeed: bool = False
+    path: Path,
+    wanted: Collection[str] = (),
+    *,
+    unmarked_succeed: bool = False,
+    faulty: Faulty | None = None,
 ) -> Iterator[Steps]:
     """The episodes of a data set, in order; names of observations without "observation.".
 
     wanted: which observations; all of them without. Of those that the data does not have nothing is said here.
-    unmarked_succeed: take episodes that do not say whether they succeeded for successes.
-    Raises HeedfulError where there is no `action`, no observation, or neither rewards nor marks of success.
+    unmarked_succeed: take episodes that do not say whether they succeeded for successes. faulty: told of each episode
+    that is left out because its rewards or its end are not known; without it such an episode is an error.
+    Raises HeedfulError where there is no `action`, no observation, or no mark of success where `next.reward` or
+    `next.done` is missing.
     """
     data = open_episodes(path)
     there = set(data.info.columns)
@@ -61,11 +68,18 @@ def robot_steps(
     for number in range(len(data)):
         episode = data.episode(number)
         values = data.columns(number, columns)
-        pictures = {n: data.frames(number, n, range(episode.length)) for n in names if n in data.info.cameras}
         good = _good(outcome(episode), values)
         if good is None and unmarked_succeed:
             good = True
-        reward = _rewards(values, good, f"{path}: episode {number}")
+        where = f"{path}: episode {number}"
+        try:
+            reward, terminal = _rewards(values, good, where), _terminals(values, good, where)
+        except HeedfulError as error:
+            if faulty is None:
+                raise
+            faulty(str(error))
+            continue
+        pictures = {n: data.frames(number, n, range(episode.length)) for n in names if n in data.info.cameras}
         info: dict[str, Any] = {"episode_index": number}
         if good is not None:
             info["success"] = good
@@ -77,7 +91,7 @@ def robot_steps(
             {n.removeprefix(SEEN): both[n] for n in names},
             values["action"],
             reward,
-            _terminals(values, good, episode.length),
+            terminal,
             info,
         )
 
@@ -93,7 +107,7 @@ def _good(marked: bool | None, values: Mapping[str, Array]) -> bool | None:
 
 def _rewards(values: Mapping[str, Array], good: bool | None, where: str) -> Array:
     if REWARD in values:
-        return np.asarray(values[REWARD], np.float64).reshape(-1)
+        return values[REWARD]
     if good is None:
         raise HeedfulError(
             f"{where} has neither rewards ({REWARD}) nor a mark of success. If all episodes that have none are "
@@ -104,11 +118,17 @@ def _rewards(values: Mapping[str, Array], good: bool | None, where: str) -> Arra
     return reward
 
 
-def _terminals(values: Mapping[str, Array], good: bool | None, length: int) -> Array:
+def _terminals(values: Mapping[str, Array], good: bool | None, where: str) -> Array:
     if DONE in values:
         return ended(values)
-    ends = np.zeros(length)
-    ends[-1:] = float(bool(good))
+    if good is None:
+        # Taken for unfinished, it would lose its last step, which is where the reward of a success stands.
+        raise HeedfulError(
+            f"{where} has rewards, but neither {DONE}, which says where the task ended, nor a mark of success. Add "
+            f"{DONE}; or if all episodes that have none are successes, say so with --unmarked-succeed"
+        )
+    ends = np.zeros(len(values["action"]))
+    ends[-1:] = float(good)
     return ends
 
 

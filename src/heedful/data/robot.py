@@ -5,6 +5,7 @@ docs/robots.md is the guide for drivers. The simulated table is one too (`table.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,8 +54,8 @@ class Robot(Protocol):
         """Begin one step and return at once the action columns of the frame.
 
         action: (7,), Cartesian velocity in the base frame and gripper velocity, each in [-1, 1] as shares of what a
-        step may move (`table.arm.MOST_METRES`, `MOST_RADIANS`, `MOST_GRIPPER`). None: the deadman grip is released;
-        the robot must stand still, and the columns say that nothing was asked of it.
+        step may move (`table.arm.MOST_METRES`, `MOST_RADIANS`, `MOST_GRIPPER`). None: the deadman grip is released, or
+        the episode has ended, by an error too; the robot must stand still, and the columns say that nothing was asked.
         """
         ...
 
@@ -73,12 +74,23 @@ class Robot(Protocol):
 
 @dataclass
 class Liveness:
-    """Watches whether every camera is live. patience: observations in a row that may bring no new picture."""
+    """Watches whether every camera is live. Observations must come at the robot's rate."""
 
     info: Info
-    patience: int = 5
     _last: dict[str, float] = field(default_factory=dict)
     _stale: dict[str, int] = field(default_factory=dict)
+    _new: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def patience(self) -> int:
+        """How many observations in a row may bring no new picture."""
+        # A camera may be slower than the robot, but not for a whole second.
+        return max(3, round(self.info.fps))
+
+    @property
+    def waited_for(self) -> list[str]:
+        """Cameras of which no second picture has been seen yet."""
+        return [camera for camera in self.info.cameras if self._new.get(camera, 0) < 2]
 
     def look(self, seen: Observation) -> list[str]:
         """What is wrong with the cameras, in words; empty when all are live. Counts as one observation."""
@@ -95,25 +107,31 @@ class Liveness:
             else:
                 fresh = captured > self._last.get(camera, -np.inf)
                 self._stale[camera] = 0 if fresh else self._stale.get(camera, 0) + 1
+                self._new[camera] = self._new.get(camera, 0) + fresh
                 self._last[camera] = captured
                 if self._stale[camera] > self.patience:
                     wrong.append(f"{camera} hangs: no new picture in {self._stale[camera]} observations")
         return wrong
 
 
-def check_cameras(robot: Robot, observations: int = 4) -> None:
-    """Raise HeedfulError unless every camera is live, each bringing a new picture within a few observations.
+def check_cameras(robot: Robot) -> None:
+    """Observe at the robot's rate until every camera has brought a second picture; for about a second at most.
 
-    DROID refuses to record likewise (six streams there, of three stereo cameras).
+    Raises HeedfulError where one does not. DROID refuses to record likewise (six streams, of three stereo cameras).
     """
     if not robot.info.cameras:
         raise HeedfulError(f"the robot {robot.info.robot_type!r} names no camera; demonstrations need one")
-    watch = Liveness(robot.info, patience=observations - 2)
+    watch, due = Liveness(robot.info), time.monotonic()
     wrong: list[str] = []
-    for _ in range(observations):
+    for _ in range(watch.patience + 2):
+        # A driver that keeps the newest picture answers at once: asked faster, it has nothing new to give.
+        time.sleep(max(0.0, due - time.monotonic()))
+        due += 1 / robot.info.fps
         wrong = watch.look(robot.observe())
-    if wrong:
-        raise HeedfulError(f"not every camera is live, so nothing is recorded: {'; '.join(wrong)}")
+        if not wrong and not watch.waited_for:
+            return
+    wrong = wrong or [f"{camera} gives no second picture" for camera in watch.waited_for]
+    raise HeedfulError(f"not every camera is live, so nothing is recorded: {'; '.join(wrong)}")
 
 
 def open_robot(spec: str, *, seed: int = 0, size: tuple[int, int] = (180, 320)) -> Robot:

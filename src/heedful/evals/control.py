@@ -1,7 +1,8 @@
 """Rollouts in gymnasium environments: seeded, several side by side, with intervals; broken episodes are counted.
 
-An environment that raises in the middle of an episode costs that episode alone: it is dropped and counted, and the run
-goes on, until too many have been. Every reset has a seed that is a function of the run's and of the episode's number.
+An environment that raises in the middle of an episode, or gives observations or rewards that are no finite numbers of
+one shape, costs that episode alone: it is dropped and counted, and the run goes on, until too many have been. Every
+reset has a seed that is a function of the run's and of the episode's number.
 
 Letters: B environments side by side, S steps of an episode, H steps of an action chunk, A numbers of an action.
 """
@@ -86,7 +87,8 @@ def roll_out(
     waiting = list(range(first, first + episodes))
     done: dict[int, Episode] = {}
     out = Rollouts()
-    places = [_Place(make) for _ in range(min(parallel, episodes))]
+    shapes: dict[str, tuple[int, ...]] = {}
+    places = [_Place(make, shapes) for _ in range(min(parallel, episodes))]
     try:
         while waiting or any(place.running for place in places):
             for place in places:
@@ -117,16 +119,19 @@ def roll_out(
 
 
 class _Place:
-    """One environment, the episode that runs in it, and the actions still to be carried out."""
+    """One environment, the episode that runs in it, and the actions still to be carried out.
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make, self.env = make, None
+    shapes: of the first observation in any of the places, which all others have to have.
+    """
+
+    def __init__(self, make: Callable[[], Any], shapes: dict[str, tuple[int, ...]]) -> None:
+        self.make, self.env, self.shapes = make, None, shapes
         self.running, self.number, self.queue = False, -1, []
         self.seen: list[dict[str, Any]] = []
         self.finished: Episode | None = None
 
     def begin(self, number: int, seed: int, task: str, broken: list[str]) -> None:
-        """Reset for an episode; a reset that raises breaks it."""
+        """Reset for an episode; a reset that raises breaks it, and so does what is no observation."""
         self.number, self.queue = number, []
         self.actions: list[Any] = []
         self.rewards: list[float] = []
@@ -135,29 +140,29 @@ class _Place:
         try:
             self.env = self.env or self.make()
             observation, _ = self.env.reset(seed=seed)
+            self.seen = [self._checked(observation)]
         except Exception as error:
             self._break("reset", error, broken)
             return
-        self.seen, self.running = [to_observation(observation)], True
+        self.running = True
 
     def step(self, max_steps: int, broken: list[str]) -> None:
         """Carry out one action; the episode may end, be cut, or break."""
         action = self.queue.pop(0)
         try:
             observation, reward, ended, cut, info = self.env.step(action)  # type: ignore[union-attr]
+            seen, worth, ended, cut = self._checked(observation), _worth(reward), bool(ended), bool(cut)
+            said = next((info[key] for key in SUCCESS if key in info), None)
+            said = None if said is None else float(np.asarray(said)) > 0.5
         except Exception as error:
             self._break(f"step {len(self.rewards)}", error, broken)
             return
-        if not np.isfinite(reward):
-            self._break(f"step {len(self.rewards)}", ValueError(f"the reward is {reward}"), broken)
-            return
-        self.seen.append(to_observation(observation))
+        self.seen.append(seen)
         self.actions.append(action)
-        self.rewards.append(float(reward))
-        self.terminals.append(bool(ended))
-        said = next((info[key] for key in SUCCESS if key in info), None)
+        self.rewards.append(worth)
+        self.terminals.append(ended)
         if said is not None:
-            self.info["success"] = bool(self.info.get("success", False) or float(np.asarray(said)) > 0.5)
+            self.info["success"] = self.info.get("success", False) or said
         if ended or cut or len(self.rewards) >= max_steps:
             self.running = False
             self.finished = Episode(
@@ -167,6 +172,19 @@ class _Place:
                 np.array(self.terminals),
                 self.info,
             )
+
+    def _checked(self, observation: Any) -> dict[str, Any]:
+        seen = to_observation(observation)
+        for name, values in seen.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                number = int(np.argmin(np.isfinite(values)))
+                raise ValueError(f"number {number} of the observation {name!r} is {values[number]}")
+        shapes = {name: values.shape for name, values in seen.items()}
+        if not self.shapes:
+            self.shapes.update(shapes)
+        if shapes != self.shapes:
+            raise ValueError(f"the observation has the shapes {shapes}; the first one had {self.shapes}")
+        return seen
 
     def _break(self, where: str, error: Exception, broken: list[str]) -> None:
         broken.append(f"episode {self.number}, {where}: {type(error).__name__}: {error}")
@@ -222,6 +240,13 @@ def action_space_of(env: Any, horizon: int = 1) -> ActionSpace:
     if low is None or high is None or np.asarray(low).ndim != 1:
         raise HeedfulError(f"actions are {space}; a vector of bounded numbers (gymnasium's Box) is needed")
     return ActionSpace(tuple(map(float, low)), tuple(map(float, high)), horizon)
+
+
+def _worth(reward: Any) -> float:
+    value = np.asarray(reward)
+    if value.dtype.kind not in "fiub" or value.size != 1 or not np.isfinite(value).all():
+        raise ValueError(f"the reward is {reward}; one finite number is expected")
+    return float(value.item())
 
 
 def _is_image(array: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,23 @@ def codec() -> Any:
         return import_module("av")
     except ImportError as error:
         raise HeedfulError("films need PyAV: pip install av, or leave --video out") from error
+
+
+def check_renders(make: Callable[[], Any]) -> None:
+    """Open an environment for one picture. Raises HeedfulError where it gives none, or cannot be reset."""
+    env = make()
+    try:
+        env.reset(seed=0)
+        _picture(env)
+    except HeedfulError:
+        raise
+    except Exception as error:
+        raise HeedfulError(
+            f"--video: the environment gives no picture: {type(error).__name__}: {error}; leave --video out"
+        ) from error
+    finally:
+        with suppress(Exception):
+            env.close()
 
 
 def record(
@@ -97,7 +115,7 @@ class _Filming:
     def reset(self, *, seed: int) -> Any:
         self._end()
         result = self.env.reset(seed=seed)
-        picture = self._picture()
+        picture = _picture(self.env)
         path = self.folder / f"episode-{len(self.films):03d}.mp4"
         self.film = Film(path, getattr(self.env, "metadata", {}).get("render_fps") or RATE)
         self.film.add(picture)
@@ -107,22 +125,23 @@ class _Filming:
     def step(self, action: Any) -> Any:
         result = self.env.step(action)
         assert self.film is not None
-        self.film.add(self._picture())
+        self.film.add(_picture(self.env))
         return result
 
     def close(self) -> None:
         self._end()
         self.env.close()
 
-    def _picture(self) -> Any:
-        picture = self.env.render()
-        if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[-1] != 3:
-            raise HeedfulError(
-                "the environment gives no pictures: make it with --env-args render_mode=rgb_array, or leave --video out"
-            )
-        return picture
-
     def _end(self) -> None:
         if self.film is not None:
             self.film.close()
             self.film = None
+
+
+def _picture(env: Any) -> Any:
+    picture = env.render()
+    if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[-1] != 3:
+        raise HeedfulError(
+            "the environment gives no pictures: make it with --env-args render_mode=rgb_array, or leave --video out"
+        )
+    return picture

@@ -10,6 +10,7 @@ and the policy learns them as it learns demonstrations. Departures from the rele
 4. Online, `dql`, `calql` and `rlpd` too take their policy and critic steps in turn, episode by episode; offline, `dql`
    and `calql` learn both in one step. None has an entropy bonus in the critic's target.
 5. The regulariser draws random actions between the real bounds, and IQL is complete (see `judges.critic`).
+6. The rate of cloning stays what it is after its warm-up; the paper's falls by a cosine over 3M steps.
 
 Offline data alone is enough to learn from; without an environment nothing can be measured, and the report says so.
 """
@@ -25,7 +26,7 @@ from heedful.errors import HeedfulError
 if TYPE_CHECKING:
     from heedful.run import Run
 
-VOLATILE = ("json", "quiet", "dry_run", "save_every", "keep", "log_every")
+VOLATILE = ("json", "quiet", "dry_run", "save_every", "keep", "log_every", "video")
 
 
 @dataclass(frozen=True)
@@ -275,8 +276,6 @@ def main(cfg: Config) -> int:
         print(act_plan.describe(cfg))
         return 0
     files = [*cfg.data, *([cfg.start] if cfg.start else [])]
-    if cfg.env.partition(":")[0].endswith(".py"):
-        files.append(cfg.env.partition(":")[0])
     with open_run(cfg.out, cfg, seed=cfg.seed, data=files, volatile=VOLATILE) as opened:
         if opened.world > 1:
             raise HeedfulError("heedful act runs in one process: start one for each seed instead of torchrun")

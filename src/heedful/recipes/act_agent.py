@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from heedful import hub
 from heedful.atomic import write_file, write_folder
@@ -36,15 +36,25 @@ WIDER = 0.1
 """How far beyond the data a language model's bins of a state reach, as a share of its range."""
 
 
+class Entropy(nn.Module):
+    """SAC's coefficient of entropy, which moves so that the policy keeps a target (Haarnoja et al. 2018)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.zeros(()))
+
+
 @dataclass
 class Agent:
-    """making: what a policy of networks is made of, None for a language model."""
+    """making: what a policy of networks is made of, None for a language model. entropy: for policies that climb, the
+    same in both phases."""
 
     method: Method
     policy: ActionPolicy
     critic: Critic | None
     making: Making | None
     device: str
+    entropy: Entropy | None = None
 
 
 def build_agent(cfg: Config, world: World, run: Run) -> Agent:
@@ -63,7 +73,8 @@ def build_agent(cfg: Config, world: World, run: Run) -> Agent:
         making = _making(cfg, seen, world.space)
         policy = actions_build.build(making, seed=run.seed_for("policy"))
     critic = _critic(cfg, seen, world.space, run) if has_critic(cfg.method) else None
-    agent = Agent(method, policy, critic, making, device)
+    entropy = Entropy().to(device) if method.policy_step == "climb" else None
+    agent = Agent(method, policy, critic, making, device, entropy)
     if isinstance(policy, NetworkPolicy):
         policy.module.to(device)
         if policy.average:
@@ -207,7 +218,9 @@ def _language(cfg: Config, world: World, run: Run, device: str) -> LanguageActio
     other = [name for name in world.shapes if name != "state"]
     if other:
         raise HeedfulError(
-            f"--policy language reads numbers called 'state'; the observations have {', '.join(other)}"
+            f"--policy language reads numbers called 'state'; the observations have {', '.join(other)}: give another "
+            "--policy, which reads numbers and camera images of any name, or train a language model that reads images "
+            "from Python (heedful.policies.actions.vision.VisionActionPolicy)"
         )
     lora = Lora(cfg.lora_rank, 2.0 * cfg.lora_rank) if cfg.lora_rank else None
     bins, bounds, source = cfg.bins, _state_bounds(world), cfg.model
@@ -268,7 +281,7 @@ def save_agent(cfg: Config, agent: Agent, folder: Path) -> None:
     }
     if isinstance(agent.policy, LanguageActionPolicy):
         told["language"] = {
-            "model": cfg.model,
+            "model": _first_model(cfg),
             "bins": len(agent.policy.edges),
             "state": agent.policy.state_bounds,
         }
@@ -279,7 +292,7 @@ def save_agent(cfg: Config, agent: Agent, folder: Path) -> None:
     if isinstance(policy, LanguageActionPolicy):
         card = {
             "title": f"A language model that acts ({cfg.method})",
-            "base_model": cfg.model,
+            "base_model": _first_model(cfg),
             "method": cfg.method,
         }
         hub.save_model(policy.language.module, policy.language.tokenizer, folder / "policy", card=card)
@@ -291,3 +304,11 @@ def save_agent(cfg: Config, agent: Agent, folder: Path) -> None:
         own = {n: v for n, v in critic.module.state_dict().items() if ".frozen." not in n}
         write_folder(folder / "critic", lambda beside: write_tensors(beside / "model.safetensors", own))
     write_file(folder / "act.json", (json.dumps(told, indent=1) + "\n").encode())
+
+
+def _first_model(cfg: Config) -> str:
+    """The language model that a chain of --start began with."""
+    if not cfg.start:
+        return cfg.model
+    said = read_json(policy_folder(cfg.start).parent / "act.json")["language"]
+    return said["model"] or cfg.model

@@ -119,7 +119,10 @@ def temperature_of(cfg: Config) -> float:
 
 
 def film(cfg: Config, world: World, agent: Agent, run: Run) -> list[str]:
-    """Film the first evaluation episodes as the method acts at the end; the files' names."""
+    """Film the first evaluation episodes as the method acts at the end; the files' names.
+
+    What goes wrong becomes a warning of the report: all that was learned is still to be saved.
+    """
     if not cfg.video or world.make is None:
         return []
     from heedful.evals.video import record
@@ -143,4 +146,9 @@ def film(cfg: Config, world: World, agent: Agent, run: Run) -> list[str]:
         )
         return [path.name for path in made]
 
-    return run.once("video.json", names)
+    try:
+        return run.once(f"video-{cfg.video}.json", names)
+    except Exception as error:
+        said = " ".join(str(error).split())
+        world.warnings.append(f"Filming failed ({type(error).__name__}): {said}.")
+        return []

@@ -18,7 +18,6 @@ from heedful.recipes.act_agent import Agent, moved, search_config
 from heedful.recipes.act_eval import Measured
 from heedful.recipes.act_steps import (
     Batches,
-    Entropy,
     advantage_weights,
     climbing_loss,
     critic_loss,
@@ -173,10 +172,10 @@ def _targets(
 
 def _together(cfg: Config, table: TransitionTable, agent: Agent, run: Run) -> None:
     """Critic and policy in one step under one optimiser, neither of which gives the other a gradient (as in FQL)."""
-    critic, policy, entropy = agent.critic, agent.policy, Entropy().to(agent.device)
-    assert critic is not None
+    critic, policy, entropy = agent.critic, agent.policy, agent.entropy
+    assert critic is not None and entropy is not None
     module = nn.ModuleDict({"critic": critic.module, "policy": policy.module, "entropy": entropy})
-    of_critic, of_policy = critic_loss(cfg, agent), climbing_loss(cfg, agent, entropy)
+    of_critic, of_policy = critic_loss(cfg, agent), climbing_loss(cfg, agent)
 
     def loss(batch: Transitions) -> Result:
         first, told = of_critic(batch)

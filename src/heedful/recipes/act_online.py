@@ -22,7 +22,6 @@ from heedful.recipes.act_agent import Agent, collecting
 from heedful.recipes.act_eval import Measured
 from heedful.recipes.act_steps import (
     Batches,
-    Entropy,
     climbing_loss,
     critic_loss,
     distilled_loss,
@@ -50,16 +49,17 @@ def learn(cfg: Config, world: World, agent: Agent, run: Run, measured: Measured)
     buffer = ReplayBuffer(run.path("online/replay"), world.shapes, len(world.space.low))
     learners = _learners(cfg, agent)
     before = dict.fromkeys(learners, "")
+    # A policy that climbs learns from batches like the critic's, as SAC, RLPD, Cal-QL and DQL do.
+    even = agent.method.policy_step != "climb"
     history: History = []
     tried = kept = looked = 0
     epoch = 0
     while tried < cfg.online_episodes:
         wanted = max(cfg.warmup_episodes, cfg.epoch_episodes) if not epoch else cfg.epoch_episodes
         wanted = min(wanted, cfg.online_episodes - tried)
-        told = _collect(cfg, world, agent, buffer, epoch, tried, kept, wanted, run)
+        told = _collect(cfg, world, agent, buffer, history, tried, kept, wanted, run)
         tried, kept = tried + wanted, told["episodes"]
         history.append({**told, "tried": tried})
-        _enough(history, tried)
         if told["steps"]:
             tables = [TransitionTable(buffer, world.space, world.rewards, episodes=kept)]
             tables = [*([world.offline] if world.offline else []), *tables]
@@ -67,7 +67,8 @@ def learn(cfg: Config, world: World, agent: Agent, run: Run, measured: Measured)
                 steps = round(told["steps"] * (cfg.policy_utd if name == "policy" else cfg.critic_utd))
                 if steps:
                     stage = f"online/{epoch:05d}/{name}"
-                    _fit(cfg, stage, before[name], epoch, learner, tables, steps, name == "policy", run)
+                    over_all = even and name == "policy"
+                    _fit(cfg, stage, before[name], epoch, learner, tables, steps, over_all, run)
                     before[name] = stage
         if cfg.eval_every and tried // cfg.eval_every > looked and tried < cfg.online_episodes:
             looked = tried // cfg.eval_every
@@ -101,9 +102,9 @@ def _learners(cfg: Config, agent: Agent) -> dict[str, _Learner]:
     out: dict[str, _Learner] = {}
     module: nn.Module = policy.module
     if step == "climb":
-        entropy = Entropy().to(agent.device)
-        module = nn.ModuleDict({"policy": policy.module, "entropy": entropy})
-        out["policy"] = _Learner(climbing_loss(cfg, agent, entropy), module, policy, cfg.distill_rate)
+        assert agent.entropy is not None
+        module = nn.ModuleDict({"policy": policy.module, "entropy": agent.entropy})
+        out["policy"] = _Learner(climbing_loss(cfg, agent), module, policy, cfg.distill_rate)
     elif step == "distill":
         out["policy"] = _Learner(distilled_loss(cfg, agent), module, policy, cfg.distill_rate)
     elif step == "weighted":
@@ -123,7 +124,8 @@ def _fit(
     over_all: bool,
     run: Run,
 ) -> None:
-    """over_all: batches are even over all transitions (PA-RL's distillation), else --mixing is the offline share."""
+    """over_all: batches are even over all transitions (as PA-RL distills and AWR clones), else --mixing is the offline
+    share."""
     joined = JoinedTables(tables)
     sizes = [len(table) for table in tables]
     even = [size / max(1, sum(sizes)) for size in sizes]
@@ -147,7 +149,7 @@ def _collect(
     world: World,
     agent: Agent,
     buffer: ReplayBuffer,
-    epoch: int,
+    history: History,
     first: int,
     kept: int,
     wanted: int,
@@ -155,7 +157,7 @@ def _collect(
 ) -> dict[str, Any]:
     """Collect episodes numbered from `first`, once; the buffer then has `kept` and those that did not break."""
     assert world.make is not None
-    make = world.make
+    make, epoch = world.make, len(history)
 
     def collected() -> dict[str, Any]:
         buffer.truncate(kept)
@@ -170,6 +172,9 @@ def _collect(
             parallel=min(cfg.parallel, wanted),
             task=world.task,
         )
+        if found.broken:
+            # Before anything is written: once the environment is corrected, this epoch is collected anew.
+            _enough([*history, {"broken": found.broken}], first + wanted)
         for episode in found.episodes:
             buffer.add(episode)
         said = [world.solved(e.reward, e.info.get("success")) for e in found.episodes]

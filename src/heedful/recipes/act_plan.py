@@ -97,9 +97,11 @@ def settle(cfg: Config) -> Config:
     if wrong:
         raise HeedfulError("; ".join(wrong))
     if cfg.video:
-        from heedful.evals.video import codec
+        from heedful.evals.environments import opener
+        from heedful.evals.video import check_renders, codec
 
         codec()
+        check_renders(opener(cfg.env, cfg.env_args))
     return cfg
 
 
@@ -276,7 +278,11 @@ def _sizes(cfg: Config) -> tuple[int, int, dict[str, Any]]:
         episodes = 0
         for path in cfg.data:
             for found in read_episodes(
-                path, max_steps=cfg.max_steps, names=tuple(seen), unmarked_succeed=cfg.unmarked_succeed
+                path,
+                max_steps=cfg.max_steps,
+                names=tuple(seen),
+                unmarked_succeed=cfg.unmarked_succeed,
+                faulty=(lambda said: None) if cfg.drop_faulty else None,
             ):
                 episodes, rows = episodes + 1, rows + found.episode.steps
                 if not actions:
@@ -291,8 +297,9 @@ def _policy_weights(cfg: Config, numbers: int, actions: int) -> float:
     width = cfg.width
     if cfg.policy == "language":
         from heedful.model_sizes import size_of
+        from heedful.recipes.act_agent import policy_folder
 
-        return float(size_of(cfg.model).parameters)
+        return float(size_of(policy_folder(cfg.start) if cfg.start else cfg.model).parameters)
     if cfg.policy == "gaussian":
         return numbers * width + (cfg.blocks - 1) * width**2 + 2 * width * actions
     if cfg.policy == "tokens":

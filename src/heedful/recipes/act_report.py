@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heedful.atomic import write_file
+from heedful.data.replay import ReplayBuffer
+from heedful.data.transitions import TransitionTable
 from heedful.evals import language
 from heedful.evals.intervals import Interval
 from heedful.recipes.act_agent import Agent, save_agent
@@ -68,7 +70,11 @@ def finish(
         "job": "act",
         "title": f"{METHODS[cfg.method].about}: {cfg.policy}, {cfg.env or 'offline data alone'}",
         "summary": _summary(cfg, measured, rows),
-        "warnings": [*world.warnings, *_warnings(cfg, world, taken, broken, gaps)],
+        "warnings": [
+            *world.warnings,
+            *_warnings(taken, broken),
+            *_optimism(cfg, world, history, run),
+        ],
         "comparisons": rows,
         "tables": _tables(taken, history),
         "curves": _curves(taken, history),
@@ -150,9 +156,7 @@ def _ends(interval: Interval, *, percent: bool = False) -> str:
     return f" (interval {interval.low:.4g} to {interval.high:.4g})"
 
 
-def _warnings(
-    cfg: Config, world: World, taken: Sequence[Measurement], broken: Sequence[str], gaps: Sequence[float]
-) -> list[str]:
+def _warnings(taken: Sequence[Measurement], broken: Sequence[str]) -> list[str]:
     said = []
     if not taken:
         said.append("Nothing was measured: whether the policy is any better than the data is not known.")
@@ -169,18 +173,33 @@ def _warnings(
         said.append(
             f"The environment broke in {len(everywhere)} episodes, which were dropped; the first: {everywhere[0]}."
         )
-    if gaps and world.offline is not None:
-        most = float(world.offline.mc_return.max())
-        if gaps[-1] + float(world.offline.mc_return.mean()) > most:
+    return said
+
+
+def _optimism(cfg: Config, world: World, history: Sequence[Mapping[str, Any]], run: Run) -> list[str]:
+    """Warns of each phase at whose end the critic's batches were worth more than any return reached by then."""
+    tables = [world.offline] if world.offline is not None else []
+    said = []
+    for phase in ("offline", "online"):
+        if phase == "online" and history and history[-1]["episodes"]:
+            buffer = ReplayBuffer(run.path("online/replay"), world.shapes, len(world.space.low))
+            tables.append(TransitionTable(buffer, world.space, world.rewards))
+        gaps = _gaps(run, f"{phase}/")
+        if not gaps or not tables:
+            continue
+        shares = [1.0] if len(tables) == 1 else [cfg.mixing, 1 - cfg.mixing]
+        reached = sum(s * float(table.mc_return.mean()) for s, table in zip(shares, tables, strict=True))
+        most = max(float(table.mc_return.max()) for table in tables)
+        if gaps[-1] + reached > most:
             said.append(
-                f"The critic values the data's actions above any return that was reached ({most:.4g}): it is too "
-                "optimistic. More --members or --conservatism, or --critic iql, may help."
+                f"{phase.capitalize()}, the critic values the data's actions above any return that was reached "
+                f"({most:.4g}): it is too optimistic. More --members or --conservatism, or --critic iql, may help."
             )
     return said
 
 
-def _gaps(run: Run) -> list[float]:
-    rows = read_metrics(run.folder)
+def _gaps(run: Run, phase: str = "") -> list[float]:
+    rows = (row for row in read_metrics(run.folder) if row["stage"].startswith(phase))
     return [row["q_minus_return"] for row in rows if isinstance(row.get("q_minus_return"), float)]
 
 

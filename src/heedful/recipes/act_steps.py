@@ -48,14 +48,6 @@ class Batches(Sequence[Tensor]):
         return mixed_indices(self.sizes, self.shares, steps=1, batch=self.batch, generator=generator)[0]
 
 
-class Entropy(nn.Module):
-    """SAC's coefficient of entropy, which moves so that the policy keeps a target (Haarnoja et al. 2018)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.log = nn.Parameter(torch.zeros(()))
-
-
 def stage_config(cfg: Config, steps: int, rate: float, *, warmup: float = 0.0) -> FitConfig:
     """The settings of a stage whose rows are whole batches. Arithmetic is exact: Q-values differ by little."""
     from heedful.fit import FitConfig
@@ -175,14 +167,14 @@ def weighted_loss(cfg: Config, agent: Agent) -> Callable[[Transitions], Result]:
     return loss
 
 
-def climbing_loss(cfg: Config, agent: Agent, entropy: Entropy) -> Callable[[Transitions], Result]:
+def climbing_loss(cfg: Config, agent: Agent) -> Callable[[Transitions], Result]:
     """The policy climbs the critic, through its own sampling: SAC of a Gaussian, diffusion Q-learning of the others.
 
     SAC (Haarnoja et al. 2018), with the least of all members for calql and their mean for rlpd, as in their code.
     DQL (Wang et al. 2023, eq. 3): cloning plus -Q, divided by its mean size.
     """
-    policy, critic = agent.policy, agent.critic
-    assert isinstance(policy, NetworkPolicy) and critic is not None
+    policy, critic, entropy = agent.policy, agent.critic, agent.entropy
+    assert isinstance(policy, NetworkPolicy) and critic is not None and entropy is not None
     head: Any = policy.module["head"]  # type: ignore[index]
     numbers = policy.space.numbers
     target = numbers * (cfg.entropy or -1.0)

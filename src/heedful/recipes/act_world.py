@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,9 @@ from heedful.data.transitions import Rewards, TransitionTable
 from heedful.errors import HeedfulError
 from heedful.evals.control import action_space_of, shapes_of
 from heedful.evals.environments import opener
+from heedful.manifest import sha256_of
 from heedful.policies.actions import ActionSpace
+from heedful.recipes.act_methods import has_critic
 from heedful.run import Run
 
 if TYPE_CHECKING:
@@ -50,7 +54,8 @@ class World:
 def open_world(cfg: Config, run: Run) -> World:
     """The environment and the offline data, which is checked and copied into the run folder once.
 
-    Raises HeedfulError for data that is faulty, or of other shapes than the environment.
+    Raises HeedfulError for data that is faulty, of other shapes than the environment, or of returns that say little
+    within the critic's histogram.
     """
     rewards = Rewards(
         scale=cfg.reward_scale,
@@ -73,7 +78,7 @@ def open_world(cfg: Config, run: Run) -> World:
         known = next((b for b in map(bounds_in, cfg.data) if b is not None), None)
         space = ActionSpace(*known, cfg.horizon) if known else None
     facts: dict[str, Any] = {"environment": cfg.env or "none"}
-    warnings: list[str] = []
+    warnings = _changed(cfg, run)
     if not cfg.data:
         assert shapes is not None
         if space is None:
@@ -87,6 +92,7 @@ def open_world(cfg: Config, run: Run) -> World:
             cfg.task,
             cfg.max_steps or NEVER,
             {**facts, "offline data": "none"},
+            warnings,
         )
 
     def load() -> dict[str, Any]:
@@ -111,6 +117,7 @@ def open_world(cfg: Config, run: Run) -> World:
         )
     buffer = ReplayBuffer(run.path("data"), known_shapes, len(space.low))
     table = TransitionTable(buffer, space, rewards)
+    warnings += _outside(cfg, table)
     world = World(
         make, known_shapes, space, rewards, table, _task(cfg, table), cfg.max_steps or NEVER, facts, warnings
     )
@@ -121,6 +128,43 @@ def open_world(cfg: Config, run: Run) -> World:
             "--success-reward the raw one, before --reward-scale?"
         )
     return world
+
+
+def _changed(cfg: Config, run: Run) -> list[str]:
+    """Warns where the environment's file is no longer the one that the run began with: correcting it is allowed."""
+    file = cfg.env.rpartition(":")[0]
+    if not file.endswith(".py"):
+        return []
+    now = {"sha256": sha256_of(Path(file).expanduser())}
+    if run.once("environment.json", lambda: now) == now:
+        return []
+    return [
+        f"{file} has changed since the run began: parts of it were run in an earlier form of the environment."
+    ]
+
+
+def _outside(cfg: Config, table: TransitionTable) -> list[str]:
+    """Warns of returns that the critic's histogram does not reach, and refuses where it does not tell them apart."""
+    if cfg.q_target != "hl_gauss" or not has_critic(cfg.method):
+        return []
+    reached, low, high = table.mc_return, cfg.q_min, cfg.q_max
+    room = 1e-4 * (high - low)  # returns are sums, which are rounded
+    outside = (reached < low - room) | (reached > high + room)
+    if not outside.any():
+        return []
+    said = (
+        f"{outside.sum():,} of the data's {len(reached):,} discounted returns ({reached.min():.4g} to "
+        f"{reached.max():.4g}) lie outside the critic's histogram (--q-min {low:g} to --q-max {high:g}) and count as "
+        "its nearer end"
+    )
+    if 2 * outside.sum() > len(reached) or np.ptp(reached.clip(low, high)) <= room:
+        raise HeedfulError(
+            f"{said}, so that the critic would learn next to nothing: give --q-min and --q-max that hold these returns "
+            "and better ones, or --q-target mse"
+        )
+    if not cfg.quiet:
+        print(f"warning: {said}", file=sys.stderr)
+    return [f"{said}."]
 
 
 def _task(cfg: Config, table: TransitionTable) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,9 @@ class PackBody(PackTable):
         """The frame of a step."""
         return pack_frame(seen, action)
 
+    def stand_still(self) -> None:
+        """Nothing moves between two steps of the simulation."""
+
     def meta(self) -> dict[str, Any]:
         """What the simulator knows of the episode: which stages are done."""
         return {"stage_name": list(self.stages), "stage_done": list(self.stages.values())}
@@ -71,7 +75,7 @@ class RobotBody:
         self.robot, self.cameras, self.column, self.task = robot, cameras, state, task
         self.info: Info = replace(robot.info, features={**have, **LANGUAGE_FEATURES})
         self.stages: dict[str, bool] = {}
-        self._watch = Liveness(robot.info, patience=max(3, round(robot.info.fps)))
+        self._watch = Liveness(robot.info)
         self._told: Mapping[str, Any] = {}
         robot.connect()
 
@@ -93,22 +97,25 @@ class RobotBody:
         looked: Observation = seen["observation"]
         return {**looked.columns, **looked.pictures, **self._told}
 
+    def stand_still(self) -> None:
+        """The episode has ended, in whatever way."""
+        self.robot.act(None)
+
     def meta(self) -> dict[str, Any]:
         """What the driver says of the episode."""
         return dict(self.robot.meta())
 
     def close(self) -> None:
         """The robot stands still and is let go of."""
-        try:
+        # What went wrong before is what is told, not that the robot cannot be stopped either.
+        with suppress(Exception):
             self.robot.act(None)
-        finally:
-            self.robot.close()
+        self.robot.close()
 
     def _look(self) -> dict[str, Any]:
         looked = self.robot.observe()
         wrong = self._watch.look(looked)
         if wrong:
-            self.robot.act(None)
             raise HeedfulError(f"{'; '.join(wrong)}: the episode was thrown away")
         pictures = {name: looked.pictures[column] for name, column in self.cameras.items()}
         return {**pictures, STATE: looked.columns[self.column], "observation": looked}

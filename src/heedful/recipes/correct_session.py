@@ -7,7 +7,7 @@ folder is opened again, and nobody learns from them (`data.corrections.recorded`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -109,6 +109,7 @@ class Session:
         """Record the next episode; None when it was dropped or has no step.
 
         each, told: as in `correct_live.take`. Whatever is raised on the way throws the episode away; so does a kill.
+        However it ends, what acts is told to stand still.
         """
         from heedful.recipes import correct_live
 
@@ -128,9 +129,14 @@ class Session:
                 body, self.talker, person, self.log, self.timing, episode=index, seed=seed, source=source,
                 each=step, told=told, until=lambda: bool(until()) or count >= longest,
             )  # fmt: skip
+            body.stand_still()  # first: the files take a while
             if until() == "drop" or not taken.commands:
                 return None
             return self._save(index, seed, taken, until())
+        except BaseException:
+            with suppress(Exception):
+                body.stand_still()
+            raise
         finally:
             if self.done == index:
                 self._forget(index)

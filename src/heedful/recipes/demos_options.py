@@ -19,7 +19,7 @@ class Check:
     only: tuple[str, ...] = ()
     """Only these checks, such as `idle jump`."""
     frames: bool = False
-    """Decode every frame too: cameras that stand still while the arm moves."""
+    """Decode every frame too: pictures that are damaged, cameras that stand still while the arm moves."""
     documented: tuple[str, ...] = ()
     """What an action column is said to hold, as `action="joint velocity"`."""
     out: str = ""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -93,16 +94,10 @@ def record(options: Record) -> int:
     from heedful.data.teleop import open_teleop
 
     robot = open_robot(options.robot, seed=options.seed, size=options.size)
-    session = open_session(options, robot)
-    robot.connect()
-    try:
-        teleop = open_teleop(options.teleop, robot)
-        try:
+    with closing(open_session(options, robot)) as session:
+        robot.connect()
+        with closing(robot), closing(open_teleop(options.teleop, robot)) as teleop:
             return _collect(options, session, robot, teleop)
-        finally:
-            teleop.close()
-    finally:
-        robot.close()
 
 
 def mark(options: MarkEpisode) -> int:
@@ -131,25 +126,33 @@ def mark(options: MarkEpisode) -> int:
 
 
 def open_session(options: Record, robot: Robot) -> Session:
-    """The session of --out, with what the options say of it. Raises HeedfulError for what makes no sense."""
+    """The session of --out, locked, with what the options say of it.
+
+    Raises HeedfulError for what makes no sense, and where another recorder is at work there.
+    """
     from heedful.recipes.demos_record_session import Session
     from heedful.recipes.demos_record_tasks import kinds_of
 
     if options.episodes < 0:
         raise HeedfulError(f"--episodes {options.episodes}: 0 or more are possible")
     session = Session(options.out, seed=options.seed)
-    possible = getattr(robot, "feasible", None)
-    ticked = kinds_of(options.tasks) if options.tasks else None
-    if ticked is None and not session.state.ticked and not options.own_tasks and possible is not None:
-        ticked = kinds_of(possible())
-    session.set_up(
-        collector=options.collector or None,
-        building=options.building or None,
-        ticked=ticked,
-        typed=options.own_tasks or None,
-    )
-    if options.new_scene:
-        session.new_scene()
+    session.lock()
+    try:
+        possible = getattr(robot, "feasible", None)
+        ticked = kinds_of(options.tasks) if options.tasks else None
+        if ticked is None and not session.state.ticked and not options.own_tasks and possible is not None:
+            ticked = kinds_of(possible())
+        session.set_up(
+            collector=options.collector or None,
+            building=options.building or None,
+            ticked=ticked,
+            typed=options.own_tasks or None,
+        )
+        if options.new_scene:
+            session.new_scene()
+    except BaseException:
+        session.close()
+        raise
     return session
 
 
@@ -173,8 +176,7 @@ def _collect(options: Record, session: Session, robot: Robot, teleop: Teleop) ->
             task = _agree(options, session, teleop, scripted)
             if task is None:
                 break
-            robot.reset(task)
-            kept = _take(options, session, robot, teleop, task, scripted)
+            kept = _take(options, session, robot, teleop, task)
             taken += 1
             if kept is not None:
                 _told(kept)
@@ -222,22 +224,22 @@ def _asked(teleop: Teleop, question: str) -> str:
             teleop.resume()
 
 
-def _take(
-    options: Record, session: Session, robot: Robot, teleop: Teleop, task: str, scripted: bool
-) -> Kept | None:
+def _take(options: Record, session: Session, robot: Robot, teleop: Teleop, task: str) -> Kept | None:
     from heedful.recipes.demos_record_take import Take
 
     take = Take(session, robot, teleop, task, practice=options.practice, codec=options.codec)
+    # The table's own operator has all the time of the simulation; anything else has a clock, and so have its cameras.
+    hurried = options.teleop == "scripted" and options.robot.partition(":")[0] == "table"
     said: Mark = ""
     try:
         while not said:
             said = take.step()
-            if not scripted and not said:
+            if not hurried and not said:
                 take.wait()
-    except KeyboardInterrupt:
+        return take.end(said)
+    except BaseException:
         take.forget()
         raise
-    return take.end(said)
 
 
 def _told(kept: Kept) -> None:

@@ -4,9 +4,11 @@
     FOLDER/failure/NAME/             one episode, a LeRobotDataset v3 of its own: every episode is saved here first
     FOLDER/success/NAME/             moved here, by one rename, when it is marked a success; and back, when revised
     FOLDER/.recording/NAME/          the episode in hand
+    FOLDER/.lock                     held by the one recorder at work; marks need none
 
 An episode's row in `meta/episodes` says what was marked; a folder that a kill left on the wrong side of a rename is
-moved when the session is opened again. `heedful demos merge FOLDER/success/* --out DATA` makes one data set of them.
+moved when it is marked again, or the session recorded in again. `heedful demos merge FOLDER/success/* --out DATA` makes
+one data set of them.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from heedful.recipes.demos_record_tasks import (
     draw_change,
     draw_task,
 )
+from heedful.run import lock_folder
 
 SUCCESS, FAILURE, RECORDING = "success", "failure", ".recording"
 OUTCOME = "is_episode_successful"
@@ -82,7 +85,7 @@ class Kept:
 
 
 class Session:
-    """The session of a folder; made or gone on with. clock: seconds since 1970.
+    """The session of a folder; made or gone on with. clock: seconds since 1970. A recorder must `lock` it first.
 
     Raises HeedfulError for a folder that holds something else.
     """
@@ -94,9 +97,25 @@ class Session:
             raise HeedfulError(f"{self.folder} is no session of `heedful demos record`, and not empty")
         for part in (SUCCESS, FAILURE, RECORDING):
             make_folder(self.folder / part)
-        self.state = self._read() if self._file.exists() else State(seed=seed)
+        self._release: Callable[[], None] = lambda: None
+        if not self._file.exists():
+            self.state = State(seed=seed)
+            self._write()
+        self.state = self._read()
+
+    def lock(self) -> None:
+        """Keep other recorders out until `close`, and make good what a kill left.
+
+        Raises HeedfulError where another recorder is at work here.
+        """
+        self._release = lock_folder(self.folder)
+        self.state = self._read()  # another recorder may have gone on since
         self._settle()
         self._write()
+
+    def close(self) -> None:
+        """Let another recorder in."""
+        self._release()
 
     # ---- who, where, what
 
@@ -241,11 +260,14 @@ class Session:
         for part in (SUCCESS, FAILURE):
             for place in (self.folder / part).iterdir():
                 row = place / _ROW
-                if not row.exists():
-                    continue
-                stamp = (row.stat().st_mtime_ns, row.stat().st_ino)
-                if known.get(place, (None,))[0] != stamp:
-                    known[place] = (stamp, self._kept(place))
+                try:
+                    stamp = (row.stat().st_mtime_ns, row.stat().st_ino)
+                    if known.get(place, (None,))[0] != stamp:
+                        known[place] = (stamp, self._kept(place))
+                except (OSError, HeedfulError):
+                    if row.exists():
+                        raise
+                    continue  # no episode, or a mark from another terminal has just moved it
                 found.append(known[place][1])
         return sorted(found, key=lambda one: one.name)
 
@@ -268,7 +290,10 @@ class Session:
     # ---- files
 
     def _settle(self) -> None:
-        """Make good what a kill left: forget the episode in hand, finish what a mark or an instruction had begun."""
+        """Make good what a kill left: forget the episode in hand, finish what a mark or an instruction had begun.
+
+        Without the lock that would be the episode that another recorder has in hand.
+        """
         for left in (self.folder / RECORDING).iterdir():
             if (left / _ROW).exists() and (left / "meta" / "info.json").exists() and _whole(left):
                 os.replace(left, self.folder / FAILURE / left.name)  # saved, and not yet moved

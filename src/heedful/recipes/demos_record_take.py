@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -38,10 +39,10 @@ def recorded_info(robot: Robot) -> Info:
 
 
 class Take:
-    """An episode in hand. practice: nothing is written. Makes sure first that every camera is live, and refuses else.
+    """An episode in hand, from the robot's reset on. practice: nothing is written. Refuses unless every camera is live.
 
-    step() once every 1 / fps seconds until it returns a mark, then end(mark). Raises HeedfulError, and forgets the
-    episode, where the robot fails or a camera dies.
+    step() once every 1 / fps seconds until it returns a mark, then end(mark), or forget(). Raises HeedfulError, and
+    forgets the episode, where the robot fails or a camera dies. However it ends, the robot is told to stand still.
     """
 
     def __init__(
@@ -58,7 +59,6 @@ class Take:
         missing = session.missing()
         if missing and not practice:
             raise HeedfulError(f"say first: {', '.join(missing)}")
-        check_cameras(robot)
         self.session, self.robot, self.teleop, self.task, self.practice = (
             session,
             robot,
@@ -67,20 +67,21 @@ class Take:
             practice,
         )
         self.frames = self.idle = self.late = 0
-        self.seen: Observation = robot.observe()
         self.name = session.new_name()
         self._clock = clock
-        self._next = clock()
-        # A camera may be slower than the robot, but not for a whole second.
-        self._watch = Liveness(robot.info, patience=max(3, round(robot.info.fps)))
-        self._writer = (
-            None if practice else EpisodeWriter(session.place(self.name), recorded_info(robot), codec=codec)
-        )
+        self._watch = Liveness(robot.info)
+        self._writer: EpisodeWriter | None = None
         try:
+            robot.reset(task)
+            check_cameras(robot)
+            self.seen: Observation = robot.observe()
+            if not practice:
+                self._writer = EpisodeWriter(session.place(self.name), recorded_info(robot), codec=codec)
             teleop.begin()
         except BaseException:
             self.forget()
             raise
+        self._next = clock()
 
     def step(self) -> Mark:
         """One frame. Returns a mark when the person has given one; the frame of that moment is not kept."""
@@ -91,7 +92,6 @@ class Take:
                 raise HeedfulError(f"{'; '.join(wrong)}: the episode was thrown away")
             controls = self.teleop.read()
             if controls.mark:
-                self.robot.act(None)
                 return controls.mark
             told = self.robot.act(controls.action)
             if self._writer is not None:
@@ -117,9 +117,36 @@ class Take:
 
     def end(self, mark: Mark) -> Kept | None:
         """Save the episode as a failure, then mark it; None for one that was practice, thrown away, or has no frame."""
-        if self._writer is None or mark == "discard" or not self.frames:
+        try:
+            self.robot.act(None)  # first: the files take a while
+            if self._writer is None or mark == "discard" or not self.frames:
+                self.forget()
+                return None
+            spoken, meta = self._said()
+            self._writer.save_episode(spoken or self.task, meta)
+            self._writer.finalize()
+        except BaseException:
             self.forget()
-            return None
+            raise
+        self._writer = None
+        kept = self.session.keep(self.name)
+        return self.session.mark(kept.name, True) if mark == "success" else kept
+
+    def forget(self) -> None:
+        """Throw the episode in hand away."""
+        # What went wrong before is what is told, not that the robot cannot be stopped either.
+        with suppress(Exception):
+            self.robot.act(None)
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.discard()
+            finally:
+                writer.close()
+                self.session.throw_away(self.name)
+
+    def _said(self) -> tuple[list[str], dict[str, Any]]:
+        """The robot's own instructions, and the episode's row."""
         state = self.session.state
         meta = {
             "uuid": f"{state.building}+{self.robot.info.robot_type}+{self.name}",
@@ -132,27 +159,8 @@ class Take:
             "idle_frames": self.idle,
             "late_frames": self.late,
         }
-        try:
-            told = {name: value for name, value in self.robot.meta().items() if name not in meta}
-            spoken = [text for name in INSTRUCTIONS if (text := told.get(name))]
-            self._writer.save_episode(spoken or self.task, {**meta, **told})
-            self._writer.finalize()
-        except BaseException:
-            self.forget()
-            raise
-        self._writer = None
-        kept = self.session.keep(self.name)
-        return self.session.mark(kept.name, True) if mark == "success" else kept
-
-    def forget(self) -> None:
-        """Throw the episode in hand away."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            try:
-                writer.discard()
-            finally:
-                writer.close()
-                self.session.throw_away(self.name)
+        told = {name: value for name, value in self.robot.meta().items() if name not in meta}
+        return [text for name in INSTRUCTIONS if (text := told.get(name))], {**meta, **told}
 
     def _frame(self, told: Any, skipped: bool) -> dict[str, Any]:
         return {

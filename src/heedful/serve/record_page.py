@@ -7,8 +7,10 @@ who has let go, stop it within `Keys.hold` seconds.
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from queue import Empty, SimpleQueue
 from typing import Any, get_args
 
@@ -141,7 +143,6 @@ class RecordPage:
             if missing:
                 raise HeedfulError(f"say first: {', '.join(missing)}")
             task = "practice" if practice else self.session.prompt().task
-            self.robot.reset(task)
             self._take = Take(
                 self.session, self.robot, self.teleop, task, practice=practice, codec=self.options.codec
             )
@@ -215,6 +216,14 @@ class RecordPage:
             ) from error
 
     def _run(self) -> None:
+        with closing(self.session), closing(self.robot):
+            try:
+                self._until_stopped()
+            finally:
+                if self._take is not None:
+                    self._take.forget()
+
+    def _until_stopped(self) -> None:
         while not self._stopping.is_set():
             try:
                 if not self._connected:
@@ -226,13 +235,15 @@ class RecordPage:
                 else:
                     self._show(self.robot.observe())
                     self._stopping.wait(QUIET)
-            except HeedfulError as error:
-                self._problem, self._take = str(error), None
+            except Exception as error:
+                self._problem, take, self._take = str(error), self._take, None
+                if take is not None:
+                    take.forget()
+                if not isinstance(error, HeedfulError):
+                    traceback.print_exc()
+                    self._problem = "the program met an error of its own; its terminal says which one"
                 self._serve_asked()
                 self._stopping.wait(0.5)
-        if self._take is not None:
-            self._take.forget()
-        self.robot.close()
 
     def _serve_asked(self) -> None:
         while True:

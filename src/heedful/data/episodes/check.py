@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heedful.data.episodes import DEFAULT_FEATURES, NUMBERS, Episodes
+from heedful.data.episodes.check_survey import Finding, Survey
 from heedful.data.episodes.ranges import MIN_IDLE, as_velocity, idle_by_speed, runs, signal_column
 from heedful.errors import HeedfulError
 
 Array = NDArray[Any]
-Severity = Literal["error", "warning", "note"]
 JUMP_TIMES, JUMP_SHARE = 5.0, 0.1
 """A jump is this many times the 95th percentile of a dimension's steps, and this share of its range."""
 STILL = 0.02
@@ -28,69 +27,6 @@ RATE_OFF = 0.15
 """Relative error of the frame rate that the motion itself shows."""
 COPIED = 0.95
 """Share of episodes in which two columns must agree to be copies."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong. frame: the first of `frames` in a row; columns: the columns or cameras concerned."""
-
-    check: str
-    severity: Severity
-    message: str
-    episode: int | None = None
-    frame: int | None = None
-    frames: int = 1
-    columns: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**self.__dict__, "columns": list(self.columns)}
-
-    def text(self) -> str:
-        """One line."""
-        where = [] if self.episode is None else [f"episode {self.episode}"]
-        if self.frame is not None:
-            last = f" to {self.frame + self.frames - 1}" if self.frames > 1 else ""
-            where.append(f"frame{'s' if last else ''} {self.frame}{last}")
-        return f"{self.severity}: {self.check}: {', '.join(where)}{': ' if where else ''}{self.message}"
-
-
-@dataclass
-class Survey:
-    """What the checks have seen of a data set so far: low-dimensional columns of all episodes, by episode."""
-
-    episodes: Episodes
-    columns: dict[int, dict[str, Array]] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-
-    def each(self, name: str) -> Iterable[tuple[int, Array]]:
-        """(episode, values) of one column."""
-        return ((i, columns[name]) for i, columns in self.columns.items() if name in columns)
-
-    def all(self, name: str) -> Array:
-        """One column of all episodes, (frames, D)."""
-        parts = [values.reshape(len(values), -1) for _, values in self.each(name)]
-        return np.concatenate(parts) if parts else np.zeros((0, 1))
-
-
-def survey(episodes: Episodes) -> Survey:
-    """Read the columns of all episodes; those that cannot be read are findings."""
-    found = Survey(episodes)
-    for i in range(len(episodes)):
-        columns: dict[str, Array] = {}
-        try:
-            names = episodes.info.columns
-            episodes.episode(i)
-        except HeedfulError as error:
-            found.findings.append(Finding("unreadable", "error", str(error), i))
-            continue
-        for name in names:
-            try:
-                columns[name] = episodes.columns(i, [name])[name]
-            except HeedfulError as error:
-                found.findings.append(Finding("unreadable", "error", str(error), i, columns=(name,)))
-        found.columns[i] = columns
-    return found
 
 
 def check_nan(seen: Survey) -> list[Finding]:
@@ -235,11 +171,13 @@ def _shown_rate(seen: Survey, position: str, velocity: str) -> float:
 
 def check_table(seen: Survey) -> list[Finding]:
     """Frames that are missing or out of order in the tables, and tasks that there are not."""
-    found = []
-    tasks: Any = getattr(seen.episodes, "tasks", None)
+    tasks, wrong = _tasks(seen.episodes)
+    found = [Finding("task", "error", told) for told in wrong]
     first = 0
     for i, columns in seen.columns.items():
         length = seen.episodes.episode(i).length
+        if i and i - 1 not in seen.columns and len(columns.get("index", ())):
+            first = int(columns["index"][0])  # how long the episodes before it were cannot be known
         for name, wanted in (
             ("frame_index", np.arange(length)),
             ("episode_index", np.full(length, i)),
@@ -269,13 +207,30 @@ def check_table(seen: Survey) -> list[Finding]:
         if tasks is not None and "task_index" in columns:
             lost = ~np.isin(columns["task_index"], list(tasks.values()))
             found += [
-                Finding("task", "error", "task_index is that of no instruction", i, a, b - a, ("task_index",))
+                Finding(
+                    "task",
+                    "error",
+                    f"task_index {columns['task_index'][a]} is that of no instruction that can be read",
+                    i,
+                    a,
+                    b - a,
+                    ("task_index",),
+                )
                 for a, b in runs(lost)
             ]
         if not any(task.strip() for task in seen.episodes.episode(i).tasks):
             found.append(Finding("task", "warning", "there is no instruction", i))
         first += length
     return found
+
+
+def _tasks(episodes: Episodes) -> tuple[dict[str, int] | None, list[str]]:
+    """({instruction: task_index}, None where there are none to compare with; what is wrong with the others)."""
+    read: Any = getattr(episodes, "read_tasks", None)
+    try:
+        return read() if read else (None, [])
+    except HeedfulError as error:
+        return None, [str(error)]
 
 
 def check_copies(seen: Survey) -> list[Finding]:
@@ -351,9 +306,12 @@ def check_stats(seen: Survey) -> list[Finding]:
     """Statistics that are not those of the frames: left behind by an edit or a merge."""
     stats = getattr(seen.episodes, "stats", dict)()
     found = []
+    whole = len(seen.columns) == len(seen.episodes)
     for name, feature in seen.episodes.info.features.items():
         if name not in stats or feature.dtype not in NUMBERS or name in DEFAULT_FEATURES:
             continue
+        if not whole or any(name not in columns for columns in seen.columns.values()):
+            continue  # of frames that cannot be read, which the survey has named, nothing can be compared
         values = seen.all(name).astype(np.float64)
         if not len(values):
             continue
@@ -370,7 +328,7 @@ def check_stats(seen: Survey) -> list[Finding]:
                 break
     count = stats.get("index", stats.get("timestamp", {})).get("count")
     frames = sum(seen.episodes.episode(i).length for i in seen.columns)
-    if count is not None and int(np.asarray(count).reshape(-1)[0]) != frames:
+    if whole and count is not None and int(np.asarray(count).reshape(-1)[0]) != frames:
         text = f"stats.json counts {int(np.asarray(count).reshape(-1)[0])} frames, and there are {frames}"
         found.append(Finding("stats", "error", text))
     return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heedful.data.episodes import Episodes
-from heedful.data.episodes.check import Finding, Survey
+from heedful.data.episodes.check_survey import Finding, Survey
 from heedful.data.episodes.copy import resized
 from heedful.data.episodes.ranges import runs
 from heedful.data.episodes.video import Videos
@@ -40,23 +41,26 @@ def check_videos(seen: Survey) -> list[Finding]:
     episodes, found = seen.episodes, []
     videos = Videos()
     for camera in episodes.info.cameras:
-        expected: dict[Any, tuple[int, int]] = {}
-        for i in range(len(episodes)):
+        expected: dict[Path, tuple[int, int]] = {}
+        named: set[Path] = set()  # of these a finding says already that something is lost
+        unplaced = len(seen.columns) < len(episodes)
+        for i in seen.columns:
+            length, film = episodes.episode(i).length, None
             try:
-                length = episodes.episode(i).length
                 film = episodes.film(i, camera)
                 if film is None:
-                    found += _without_index(episodes, i, camera, length)
+                    found += _without_index(seen, i, camera, length)
                     continue
                 if not film[0].is_file():
-                    told = f"camera {camera}: its video {film[0].name} is missing"
-                    found.append(Finding("dropped", "error", told, i, 0, length, (camera,)))
-                    continue
+                    raise HeedfulError(f"camera {camera}: its video {film[0].name} is missing")
                 video = videos[film[0]]
                 fps = episodes.info.fps
                 places = video.at([film[1] + k / fps for k in range(length)], 0.5 / fps)
             except HeedfulError as error:
-                found.append(Finding("dropped", "error", str(error), i, columns=(camera,)))
+                found.append(Finding("dropped", "error", str(error), i, 0, length, (camera,)))
+                seen.said |= {(i, camera, k) for k in range(length)}
+                named |= {film[0]} if film else set()
+                unplaced = unplaced or film is None
                 continue
             lost = [k for k, place in enumerate(places) if place < 0]
             twice = [k for k in range(1, length) if places[k] == places[k - 1] >= 0]
@@ -67,41 +71,84 @@ def check_videos(seen: Survey) -> list[Finding]:
                 count = len(lost) if told == "no picture" else len(twice)
                 text = f"camera {camera} has {told} for {count} of {length} frames"
                 found.append(Finding("dropped", "error", text, i, k, 1, (camera,)))
+            seen.said |= {(i, camera, k) for k in lost}
+            named |= {film[0]} if lost or twice else set()
             there, last = expected.get(film[0], (0, i))
             expected[film[0]] = (there + length, last)
         for file, (count, last) in expected.items():
+            # Where it is not known in which file an episode is, the pictures left over may be its own.
+            if file in named or unplaced:
+                continue
             pictures = len(videos[file])
-            if pictures != count and not any(f.columns == (camera,) and f.check == "dropped" for f in found):
+            if pictures != count:
                 told = f"{file.name} of camera {camera} has {pictures} pictures; its episodes have {count} frames"
                 found.append(Finding("dropped", "error", told, last, columns=(camera,)))
     videos.close()
     return found
 
 
-def _without_index(episodes: Episodes, i: int, camera: str, length: int) -> list[Finding]:
+def _without_index(seen: Survey, i: int, camera: str, length: int) -> list[Finding]:
     """For layouts without an index of pictures: the last picture is asked for, since what is short is short there."""
     try:
-        episodes.frames(i, camera, [length - 1])
+        seen.episodes.frames(i, camera, [length - 1])
     except HeedfulError as error:
+        seen.said.add((i, camera, length - 1))
         return [Finding("dropped", "error", str(error), i, length - 1, 1, (camera,))]
     return []
 
 
+def _pictures(
+    seen: Survey, i: int, camera: str, frames: Sequence[int], found: list[Finding]
+) -> dict[int, Array]:
+    """{frame: picture} of those of `frames` that can be read; the others go to `found`, but for those named before."""
+    unread = [k for k in frames if (i, camera, k) not in seen.said]
+    if not unread:
+        return {}
+    try:
+        return dict(zip(unread, seen.episodes.frames(i, camera, unread), strict=True))
+    except HeedfulError as error:
+        wrong = {unread[0]: str(error)}
+    read: dict[int, Array] = {}
+    alone: dict[int, str] = {}
+    for k in unread:
+        try:
+            read[k] = seen.episodes.frames(i, camera, [k])[0]
+        except HeedfulError as error:
+            alone[k] = str(error)
+    wrong = alone or wrong
+    seen.said |= {(i, camera, k) for k in wrong}
+    groups: list[list[int]] = []
+    for k, told in wrong.items():
+        if groups and (k == groups[-1][-1] + 1 or told == wrong[groups[-1][-1]]):
+            groups[-1].append(k)
+        else:
+            groups.append([k])
+    found += [
+        Finding("unreadable", "error", wrong[g[0]], i, g[0], g[-1] - g[0] + 1, (camera,)) for g in groups
+    ]
+    return read
+
+
 def check_frozen(seen: Survey, at_least: int = 4) -> list[Finding]:
-    """Cameras that show one picture while the arm moves: frames were lost before they were recorded."""
+    """Cameras that show one picture while the arm moves: frames were lost before they were recorded.
+
+    Every picture is decoded for it, and those that cannot be are findings too.
+    """
     episodes, found = seen.episodes, []
     for i, columns in seen.columns.items():
         state = next((columns[n] for n in ("observation.state", "action") if n in columns), None)
-        if state is None or len(state) < at_least + 1:
-            continue
-        step = np.abs(np.diff(state.reshape(len(state), -1), axis=0)).max(axis=1)
-        moved = step > max(1e-3, 0.25 * float(np.nanpercentile(step, 90)))
         for camera in episodes.info.cameras:
-            try:
-                pictures = episodes.frames(i, camera, range(len(state)))
-            except HeedfulError:
-                continue  # check_videos has said it
-            same = np.array([_same_picture(a, b) for a, b in zip(pictures[1:], pictures, strict=False)])
+            pictures = _pictures(seen, i, camera, range(episodes.episode(i).length), found)
+            if state is None or len(state) < at_least + 1:
+                continue
+            step = np.abs(np.diff(state.reshape(len(state), -1), axis=0)).max(axis=1)
+            moved = step > max(1e-3, 0.25 * float(np.nanpercentile(step, 90)))
+            same = np.array(
+                [
+                    t in pictures and t + 1 in pictures and _same_picture(pictures[t + 1], pictures[t])
+                    for t in range(len(step))
+                ]
+            )
             for a, b in runs(same & moved):
                 if b - a >= at_least:
                     told = f"camera {camera} shows one picture while the arm moves"
@@ -155,7 +202,7 @@ def check_calibration(seen: Survey) -> list[Finding]:
         pose_name = f"camera_extrinsics.{short}"
         if grip is None or pose_name not in episodes.info.columns or "wrist" in short:
             continue
-        width = episodes.info.features[camera].shape[1]
+        height, width = episodes.info.features[camera].shape[:2]
         off: dict[int, float] = {}
         patches: dict[int, Array] = {}
         for i, columns in seen.columns.items():
@@ -175,10 +222,10 @@ def check_calibration(seen: Survey) -> list[Finding]:
                 away = np.linalg.norm(marked - pixels, axis=1)
                 off[i] = float(np.nanmedian(away)) if np.isfinite(away).any() else float(width)
                 continue
-            try:
-                patches[i] = _around(episodes, i, camera, pixels)
-            except HeedfulError:
-                continue  # check_videos says what cannot be read
+            looks = np.unique(np.linspace(0, len(pixels) - 1, 24).astype(int)).tolist()
+            pictures = _pictures(seen, i, camera, looks, found)
+            if len(pictures) == len(looks):
+                patches[i] = _around(np.stack(list(pictures.values())), pixels[looks], (height, width))
         off |= _shifts(patches, width)
         # Shifts are whole pixels, so two of them say nothing in a small picture.
         limit = max(SHIFT_OFF * width, 2.0) if patches else PIXELS_OFF * width
@@ -189,15 +236,14 @@ def check_calibration(seen: Survey) -> list[Finding]:
     return found
 
 
-def _around(episodes: Episodes, i: int, camera: str, pixels: Array) -> Array:
-    """How often each place around the projected gripper stands out from the episode's background."""
-    height, width = episodes.info.features[camera].shape[:2]
+def _around(pictures: Array, pixels: Array, size: tuple[int, int]) -> Array:
+    """How often each place around the projected gripper, (n, 2) pixels, stands out from the pictures' background."""
+    height, width = size
     reach = round(WINDOW * width)
-    looks = np.unique(np.linspace(0, len(pixels) - 1, 24).astype(int))
-    pictures = episodes.frames(i, camera, looks.tolist()).astype(np.int16)
+    pictures = pictures.astype(np.int16)
     stands_out = np.abs(pictures - np.median(pictures, axis=0)).max(axis=3) > MOVING
     total = np.zeros((2 * reach + 1, 2 * reach + 1))
-    for mask, (u, v) in zip(stands_out, pixels[looks], strict=True):
+    for mask, (u, v) in zip(stands_out, pixels, strict=True):
         if np.isfinite((u, v)).all() and 0 <= u < width and 0 <= v < height:
             padded = np.pad(mask, reach)
             row, column = round(float(v)), round(float(u))
@@ -235,35 +281,44 @@ def _shifts(patches: dict[int, Array], width: int) -> dict[int, float]:
 
 def background(episodes: Episodes, i: int, camera: str) -> Array:
     """An episode's background seen by a camera: the median of some frames, small, grey, of mean 0 and length 1."""
-    length = episodes.episode(i).length
-    looks = np.unique(np.linspace(0, length - 1, LOOKS).astype(int)).tolist()
+    looks = _looks(episodes.episode(i).length)
     small = np.stack([resized(p, SIGNATURE) for p in episodes.frames(i, camera, looks)])
     grey = np.median(small, axis=0).mean(axis=2)
     grey = grey - grey.mean()
     return grey.ravel() / max(float(np.linalg.norm(grey)), 1e-9)
 
 
-def scene_groups(episodes: Episodes, chosen: Iterable[int] | None = None) -> tuple[dict[str, str], list[str]]:
+def _looks(length: int) -> list[int]:
+    return np.unique(np.linspace(0, length - 1, LOOKS).astype(int)).tolist()
+
+
+def scene_groups(
+    episodes: Episodes, chosen: Iterable[int] | None = None
+) -> tuple[dict[str, str], list[tuple[int, str, str]]]:
     """({scene: the scene it is the same as}, problems): scenes of one place whose backgrounds are alike.
 
     A scene is a `scene_id`; only scenes of one robot, laboratory and building are compared (the paper's own rule), by
-    the cameras outside: all of them must be alike.
+    the cameras outside: all of them must be alike. problems: (episode, camera, why) of pictures that cannot be read;
+    such an episode is left out.
     """
     cameras = [c for c in episodes.info.cameras if "wrist" not in c]
     seen: dict[str, dict[str, list[Array]]] = {}
     place: dict[str, tuple[str, ...]] = {}
-    problems: list[str] = []
+    problems: list[tuple[int, str, str]] = []
     for i in range(len(episodes)) if chosen is None else chosen:
+        camera, views = "", {}
         try:
             meta = episodes.episode(i).meta
             if meta.get("scene_id") is None or not cameras:
                 continue
-            scene = str(meta["scene_id"])
             for camera in cameras:
-                seen.setdefault(scene, {}).setdefault(camera, []).append(background(episodes, i, camera))
+                views[camera] = background(episodes, i, camera)
         except HeedfulError as error:
-            problems.append(str(error))
+            problems.append((i, camera, str(error)))
             continue
+        scene = str(meta["scene_id"])
+        for camera, view in views.items():
+            seen.setdefault(scene, {}).setdefault(camera, []).append(view)
         place[scene] = tuple(str(meta.get(n, "")) for n in ("robot_serial", "lab", "building"))
     scenes = list(place)
     means = {s: {c: np.median(v, axis=0) for c, v in seen[s].items()} for s in scenes}
@@ -286,8 +341,11 @@ def _alike(a: dict[str, Array], b: dict[str, Array]) -> bool:
 
 def check_scenes(seen: Survey) -> list[Finding]:
     """Scenes that are counted twice, and episodes that are there twice."""
-    first, _ = scene_groups(seen.episodes, seen.columns)
-    found = [
+    first, problems = scene_groups(seen.episodes, seen.columns)
+    found: list[Finding] = []
+    for i, camera, _ in problems:
+        _pictures(seen, i, camera, _looks(seen.episodes.episode(i).length), found)
+    found += [
         Finding("scenes", "warning", f"scene {scene} looks like scene {same}", columns=(same, scene))
         for scene, same in first.items()
         if same != scene

@@ -40,13 +40,16 @@ POSES = ("observation.state.cartesian_position", "observation.cartesian_position
 GRIPPERS = ("observation.state.gripper_position", "observation.gripper_position")
 SAME_PLACE, SAME_TURN = 0.01, np.radians(2.0)
 """Metres and radians within which two camera poses are one viewpoint."""
+LABELS = ("verbs", "objects", "scenes", "viewpoints")
 CLOSED = 0.5
 """Share of the gripper's range at which it counts as closed; DROID: 0 open, 1 closed."""
 
 
 @dataclass
 class Diversity:
-    """What was counted. problems: what could not be, and why."""
+    """What was counted. labels: of each episode, its verbs, objects, scenes (those that look the same under one name)
+    and viewpoints, a set each; growth: how many there were after so many episodes, for viewpoints by camera; problems:
+    what could not be counted, and why."""
 
     episodes: int = 0
     instructions: Counter[str] = field(default_factory=Counter)
@@ -56,7 +59,9 @@ class Diversity:
     scenes: dict[str, str] = field(default_factory=dict)
     viewpoints: dict[str, int] = field(default_factory=dict)
     contacts: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    labels: dict[str, list[set[Any]]] = field(default_factory=dict)
     growth: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    viewpoint_growth: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -109,10 +114,9 @@ def singular(word: str) -> str:
 def diversity(episodes: Episodes, *, pictures: bool = True) -> Diversity:
     """Count. pictures: also join scenes that look alike, which decodes a few frames of each episode."""
     found = Diversity(len(episodes))
-    poses: dict[str, list[Array]] = {}
+    poses: dict[str, dict[int, Array]] = {}
     contacts: list[Array] = []
-    seen: dict[str, set[Any]] = {"verbs": set(), "objects": set(), "scenes": set()}
-    found.growth = {name: [] for name in seen}
+    labels = {name: [set[Any]() for _ in range(len(episodes))] for name in LABELS}
     for i in range(len(episodes)):
         try:
             episode = episodes.episode(i)
@@ -122,31 +126,40 @@ def diversity(episodes: Episodes, *, pictures: bool = True) -> Diversity:
                 found.verbs[verb] += bool(verb)
                 found.objects[thing] += bool(thing)
                 found.pairs[verb, thing] += bool(verb and thing)
-                seen["verbs"] |= {verb} - {""}
-                seen["objects"] |= {thing} - {""}
+                labels["verbs"][i] |= {verb} - {""}
+                labels["objects"][i] |= {thing} - {""}
             scene = episode.meta.get("scene_id")
             if scene is not None:
                 found.scenes.setdefault(str(scene), str(scene))
-                seen["scenes"].add(str(scene))
+                labels["scenes"][i].add(str(scene))
             for camera, pose in _poses(episodes, i).items():
-                poses.setdefault(camera, []).append(pose)
+                poses.setdefault(camera, {})[i] = pose
             contact = first_contact(episodes, i)
-            if contact is not None:
+            if contact is not None and not np.isfinite(contact).all():
+                found.problems.append(f"episode {i}: the place where the gripper first closes is not finite")
+            elif contact is not None:
                 contacts.append(contact)
         except HeedfulError as error:
             found.problems.append(str(error))
-        for name, things in seen.items():
-            found.growth[name].append((i + 1, len(things)))
     for counter in (found.verbs, found.objects):
         del counter[""]
-    found.viewpoints = {camera: distinct_poses(many) for camera, many in poses.items()}
+    for camera, many in poses.items():
+        alone = [set[Any]() for _ in range(len(episodes))]
+        for i, view in zip(many, pose_groups(list(many.values())), strict=True):
+            alone[i] = {(camera, view)}
+            labels["viewpoints"][i] |= alone[i]
+        found.viewpoint_growth[camera] = growth(alone)
+        found.viewpoints[camera] = found.viewpoint_growth[camera][-1][1]
     found.contacts = np.array(contacts).reshape(-1, 3)
     if pictures and found.scenes:
         from heedful.data.episodes.check_pictures import scene_groups
 
         groups, problems = scene_groups(episodes)
         found.scenes |= groups
-        found.problems += problems
+        found.problems += [told for _, _, told in problems]
+    labels["scenes"] = [{found.scenes[scene] for scene in scenes} for scenes in labels["scenes"]]
+    found.labels = labels
+    found.growth = {name: growth(labels[name]) for name in LABELS if name != "viewpoints"}
     if not found.scenes:
         found.problems.append("scenes are not counted: episodes have no scene_id")
     if not poses:
@@ -167,17 +180,44 @@ def _poses(episodes: Episodes, i: int) -> dict[str, Array]:
     return {n.split(".", 1)[1]: v[0] for n, v in episodes.columns(i, names, 0, 1).items()}
 
 
+def growth(labels: Sequence[set[Any]]) -> list[tuple[int, int]]:
+    """(episodes so far, different labels among them) after each episode."""
+    seen: set[Any] = set()
+    found: list[tuple[int, int]] = []
+    for count, more in enumerate(labels, start=1):
+        seen |= more
+        found.append((count, len(seen)))
+    return found
+
+
+def only_here(labels: Sequence[set[Any]]) -> list[float]:
+    """Of each episode: 1 where it has a label that no other has, 0 where not, NaN where it has no labels.
+
+    The mean estimates the chance that one more episode brings something new (Good 1953).
+    """
+    counts = Counter(label for some in labels for label in some)
+    return [float(any(counts[label] == 1 for label in some)) if some else float("nan") for some in labels]
+
+
 def distinct_poses(poses: Sequence[Array]) -> int:
     """How many different camera poses there are: x y z and Euler angles, alike within a centimetre and two degrees."""
+    return len(set(pose_groups(poses)))
+
+
+def pose_groups(poses: Sequence[Array]) -> list[int]:
+    """Which of the different poses each one is, numbered in order of appearance."""
     kept: list[Array] = []
+    groups: list[int] = []
     for pose in poses:
-        for other in kept:
+        for k, other in enumerate(kept):
             turn = np.abs((pose[3:] - other[3:] + np.pi) % (2 * np.pi) - np.pi)
             if np.abs(pose[:3] - other[:3]).max() < SAME_PLACE and turn.max() < SAME_TURN:
+                groups.append(k)
                 break
         else:
+            groups.append(len(kept))
             kept.append(pose)
-    return len(kept)
+    return groups
 
 
 def first_contact(episodes: Episodes, i: int) -> Array | None:

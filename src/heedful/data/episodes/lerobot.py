@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,11 @@ from heedful.data.episodes import (
     check_index,
     check_range,
 )
-from heedful.data.episodes.meta import not_text, read_info, read_lines
+from heedful.data.episodes.lerobot_rows import FIXED, VIDEO_PLACE, read_episode_lines, read_rows, read_tasks
+from heedful.data.episodes.meta import read_info
 from heedful.data.episodes.pack import WORK, finish_packing
-from heedful.data.episodes.tables import (
-    TableColumns,
-    decode_picture,
-    from_arrow,
-    language_rows,
-    open_table,
-    texts,
-)
-from heedful.data.episodes.video import Videos
+from heedful.data.episodes.tables import FrameError, TableColumns, decode_picture, from_arrow, language_rows
+from heedful.data.episodes.video import Video, Videos, pyav
 from heedful.errors import HeedfulError
 from heedful.model_folder import read_json
 
@@ -40,7 +35,6 @@ VIDEO_V3 = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4
 DATA_V2 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_V2 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 ROWS_V3 = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-FIXED = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
 FOLDERS = ("data", "videos", "stats", "meta")
 Place = tuple[int, int]
 
@@ -50,16 +44,19 @@ def recognises(path: Path) -> bool:
     return (path / "meta" / "info.json").is_file() or (path / WORK / "plan.json").is_file()
 
 
-def open_folder(path: Path) -> LeRobotEpisodes:
+def open_folder(path: Path, strict: bool = True) -> LeRobotEpisodes:
     """Open a LeRobotDataset; an interrupted packing of ours is finished first."""
     finish_packing(path)
-    return LeRobotEpisodes(path)
+    return LeRobotEpisodes(path, strict)
 
 
 class LeRobotEpisodes:
-    """`Episodes` of a LeRobotDataset. Raises HeedfulError where its meta files are missing, damaged or of version 1."""
+    """`Episodes` of a LeRobotDataset. Raises HeedfulError where its meta files are missing, damaged or of version 1.
 
-    def __init__(self, path: Path) -> None:
+    strict: False opens it too where rows of meta/episodes cannot be read; asking for such an episode raises then.
+    """
+
+    def __init__(self, path: Path, strict: bool = True) -> None:
         self.path = path
         self._told = read_json(path / "meta" / "info.json")
         self.info = read_info(self._told, path / "meta" / "info.json")
@@ -71,7 +68,9 @@ class LeRobotEpisodes:
         self._columns = TableColumns()
         self._videos = Videos()
         self._paths: dict[tuple[str, Place, str], Path] = {}
-        self._rows = self._read_rows() if self._v3 else self._read_lines()
+        self._broken: list[str] = []
+        self._lost: dict[int, str] = {}
+        self._rows = self._read_rows(strict) if self._v3 else read_episode_lines(path)
         self._facts = [n for n in self._rows if n not in FIXED and n.split("/")[0] not in FOLDERS]
         self._episodes: dict[int, Episode] = {}
         if self._v3:
@@ -85,6 +84,8 @@ class LeRobotEpisodes:
     def episode(self, i: int) -> Episode:
         """Episode `i`, counted from 0."""
         i = check_index(i, len(self), self.path)
+        if i in self._lost:
+            raise HeedfulError(self._lost[i])
         if i not in self._episodes:
             meta = {name: self._rows[name][i] for name in self._facts if self._rows[name][i] is not None}
             self._episodes[i] = Episode(
@@ -94,19 +95,15 @@ class LeRobotEpisodes:
 
     @cached_property
     def tasks(self) -> dict[str, int]:
-        """Each instruction and its `task_index`."""
-        if not self._v3:
-            lines = read_lines(self.path / "meta" / "tasks.jsonl")
-            return {str(row["task"]): int(row["task_index"]) for row in lines}
-        file = self.path / "meta" / "tasks.parquet"
-        table = open_table(file, "the instructions").read()
-        text = [n for n in table.schema.names if n != "task_index"]
-        if "task_index" not in table.schema.names or not text:
-            raise HeedfulError(
-                f"{file} needs a column task_index and the instructions; it has {table.schema.names}"
-            )
-        words = texts(table.column(text[0]), f"{file}: instruction", 0)
-        return dict(zip(words.tolist(), table.column("task_index").to_pylist(), strict=True))
+        """Each instruction and its `task_index`. Raises HeedfulError where one is not UTF-8 text, saying which."""
+        tasks, told = self.read_tasks()
+        if told:
+            raise HeedfulError(told[0])
+        return tasks
+
+    def read_tasks(self) -> tuple[dict[str, int], list[str]]:
+        """(each instruction that can be read and its `task_index`, what is wrong with the others)."""
+        return read_tasks(self.path, self._v3)
 
     def stats(self) -> dict[str, dict[str, Array]]:
         """The statistics of the whole data set as its files have them; empty where they have none."""
@@ -121,52 +118,19 @@ class LeRobotEpisodes:
 
     def rows(self) -> dict[str, list[Any]]:
         """All columns of meta/episodes, statistics too, one value an episode."""
-        return self._read_rows(with_stats=True) if self._v3 else dict(self._rows)
+        return self._read_rows(strict=True, with_stats=True) if self._v3 else dict(self._rows)
 
     @cached_property
     def row_files(self) -> list[Path]:
         """The files of meta/episodes, in order."""
         return sorted((self.path / "meta" / "episodes").glob("*/*.parquet"))
 
-    def _read_rows(self, with_stats: bool = False) -> dict[str, list[Any]]:
-        total = self.info.total_episodes
-        rows: dict[str, list[Any]] = {}
-        count = 0
-        for file in self.row_files:
-            opened = open_table(file, "rows of meta/episodes")
-            wanted = [n for n in opened.schema_arrow.names if with_stats or not n.startswith("stats/")]
-            missing = [n for n in ("episode_index", "length", "tasks") if n not in wanted]
-            if missing:
-                raise HeedfulError(f"{file} has no column {missing[0]!r}")
-            table = None
-            try:
-                table = opened.read(columns=wanted)
-                values = {name: table.column(name).to_pylist() for name in wanted}
-            except UnicodeDecodeError as error:
-                raise HeedfulError(
-                    f"{file}: {not_text(table) if table is not None else 'a value'} is not UTF-8 text: {error}"
-                ) from error
-            except (pa.ArrowException, OSError) as error:
-                raise HeedfulError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
-            for name in {**rows, **values}:
-                rows.setdefault(name, [None] * count)
-                rows[name] += values.get(name, [None] * len(table))
-            count += len(table)
-        order = rows.get("episode_index", [])
-        if order[:total] != list(range(total)):
-            raise HeedfulError(
-                f"{self.path}: meta/info.json counts {total} episodes, and meta/episodes has rows of {len(order)}, not "
-                "0, 1, 2 and on: a recording that was stopped before it was finalised, or rows lost in editing"
-            )
-        return {name: values[:total] for name, values in rows.items()} or {n: [] for n in FIXED}
-
-    def _read_lines(self) -> dict[str, list[Any]]:
-        file = self.path / "meta" / "episodes.jsonl"
-        lines = sorted(read_lines(file), key=lambda row: row["episode_index"])
-        if [row["episode_index"] for row in lines] != list(range(len(lines))):
-            raise HeedfulError(f"{file}: the episodes are not 0, 1, 2 and on")
-        names = dict.fromkeys(name for row in lines for name in row)
-        return {name: [row.get(name) for row in lines] for name in (*FIXED[:3], *names)}
+    def _read_rows(self, strict: bool, with_stats: bool = False) -> dict[str, list[Any]]:
+        rows, self._broken, self._lost = read_rows(self.row_files, self.info, self.path, with_stats)
+        told = [*self._broken, *self._lost.values()]
+        if strict and told:
+            raise HeedfulError(told[0])
+        return rows
 
     # ---- where things stand
 
@@ -204,6 +168,7 @@ class LeRobotEpisodes:
             place
             for kind in kinds
             for place in zip(self._rows[f"{kind}/chunk_index"], self._rows[f"{kind}/file_index"], strict=True)
+            if None not in place
         ]
         if not places:
             return (0, 0)
@@ -212,18 +177,39 @@ class LeRobotEpisodes:
 
     def _first_rows(self) -> dict[Place, int]:
         first: dict[Place, int] = {}
-        places = zip(
-            self._rows.get("data/chunk_index", []), self._rows.get("data/file_index", []), strict=True
-        )
-        for place, start in zip(places, self._rows.get("dataset_from_index", []), strict=True):
+        unread = -1
+        for i in range(len(self)):
+            found = self._place_of(i)
+            if found is None:
+                unread = i
+                continue
+            place, start = found
+            if place not in first and unread == i - 1 >= 0:
+                # Episodes whose rows are lost may stand before it in the file; the file's own first frame tells.
+                with suppress(HeedfulError):
+                    frame = self._columns.read(self.data_file(place), "index", 0, 1, f"episode {i}")
+                    start = min(start, frame[0].as_py())
             first[place] = min(first.get(place, start), start)
         return first
+
+    def _place_of(self, i: int) -> tuple[Place, int] | None:
+        """(chunk and file of the frames of episode `i`, their first row among all frames); None where it is lost."""
+        names = ("data/chunk_index", "data/file_index", "dataset_from_index")
+        chunk, file, start = (self._cell(name, i) for name in names)
+        return None if None in (chunk, file, start) else ((chunk, file), start)
+
+    def _cell(self, name: str, i: int) -> Any:
+        return self._rows[name][i] if name in self._rows else None
 
     def table_of(self, i: int) -> tuple[Path, int]:
         """(file of the frames of episode `i`, its first row there)."""
         if self._v3:
-            place = (self._rows["data/chunk_index"][i], self._rows["data/file_index"][i])
-            return self.data_file(place), self._rows["dataset_from_index"][i] - self._first_row[place]
+            found = self._place_of(i)
+            if found is None:
+                raise HeedfulError(
+                    self._lost.get(i, f"{self.path}: meta/episodes does not place episode {i}")
+                )
+            return self.data_file(found[0]), found[1] - self._first_row[found[0]]
         chunk = i // max(1, self.info.chunks_size)
         pattern = self._told.get("data_path") or DATA_V2
         return _inside(self.path, pattern.format(episode_chunk=chunk, episode_index=i)), 0
@@ -231,13 +217,12 @@ class LeRobotEpisodes:
     def video_of(self, i: int, camera: str) -> tuple[Path, float]:
         """(video of a camera with episode `i`, seconds where the episode begins in it)."""
         if self._v3:
-            kind = f"videos/{camera}"
-            if self._rows.get(f"{kind}/chunk_index", [None] * len(self))[i] is None:
+            chunk, file, begins = (self._cell(f"videos/{camera}/{part}", i) for part in VIDEO_PLACE)
+            if None in (chunk, file, begins):
                 raise HeedfulError(
                     f"{self.path}: episode {i} has no video of camera {camera!r} in meta/episodes"
                 )
-            place = (self._rows[f"{kind}/chunk_index"][i], self._rows[f"{kind}/file_index"][i])
-            return self.video_file(camera, place), float(self._rows[f"{kind}/from_timestamp"][i])
+            return self.video_file(camera, (chunk, file)), float(begins)
         pattern = self._told.get("video_path") or VIDEO_V2
         name = pattern.format(
             episode_chunk=i // max(1, self.info.chunks_size), episode_index=i, video_key=camera
@@ -283,19 +268,34 @@ class LeRobotEpisodes:
         self.need(file)
         if not file.is_file():
             raise HeedfulError(f"{where}: its video {file} is missing")
-        video = self._videos[file]
+        video = self._video(file, where)
         places = video.at([begins + k / self.info.fps for k in wanted], 0.5 / self.info.fps)
         if -1 in places:
             frame = wanted[places.index(-1)]
             at = begins + frame / self.info.fps
-            raise HeedfulError(
+            raise FrameError(
                 f"{where}: frame {frame} of {episode.length} is not in {file.name}: the video has no picture at "
-                f"{at:.3f} s" + (f"; it ends at {video.times[-1]:.3f} s" if len(video) else "; it is empty")
+                f"{at:.3f} s" + (f"; it ends at {video.times[-1]:.3f} s" if len(video) else "; it is empty"),
+                frame,
             )
         try:
             return video.pictures(places)
         except HeedfulError as error:
+            frame = next(
+                (k for k, p in sorted(zip(wanted, places, strict=True)) if not _decodes(video, p)), None
+            )
+            named = "" if frame is None else f", frame {frame}"
+            raise FrameError(f"{where}{named}: {error}", frame) from error
+
+    def _video(self, file: Path, where: str) -> Video:
+        try:
+            return self._videos[file]
+        except HeedfulError as error:
             raise HeedfulError(f"{where}: {error}") from error
+        except (
+            pyav().error.FFmpegError
+        ) as error:  # one that is cut off within its index opens, and cannot be sought
+            raise HeedfulError(f"{where}: {file} cannot be read as a video: {error}") from error
 
     def _picture(self, cell: Any, where: str) -> NDArray[np.uint8]:
         data = (cell or {}).get("bytes")
@@ -306,38 +306,43 @@ class LeRobotEpisodes:
 
     def language(self, i: int) -> list[LanguageRow]:
         """See `Episodes.language`."""
-        episode = self.episode(i)
-        found: list[LanguageRow] = []
-        for name in LANGUAGE:
-            if name in self.info.features:
-                stamps = self.columns(i, ["timestamp"])["timestamp"]
-                stop = 1 if name == LANGUAGE[0] else episode.length
-                values = self._read(episode.index, name, 0, stop)
-                found += language_rows(name, values, stamps, f"{self.path}: episode {episode.index}, {name}")
+        found = [row for name in LANGUAGE if name in self.info.features for row in self.spoken(i, name)]
         return sorted(found, key=lambda row: row.timestamp)
 
+    def spoken(self, i: int, column: str) -> list[LanguageRow]:
+        """The rows of one language column of episode `i`. Raises HeedfulError naming episode, column and frame."""
+        episode = self.episode(i)
+        stamps = self.columns(i, ["timestamp"])["timestamp"]
+        values = self._read(episode.index, column, 0, episode.length)
+        where = f"{self.path}: episode {episode.index}, column {column!r}"
+        return language_rows(column, values, stamps, where)
+
     def film(self, i: int, camera: str) -> tuple[Path, float] | None:
-        """See `Episodes.film`."""
+        """See `Episodes.film`. Raises HeedfulError naming episode and camera where the file is no video."""
         i = check_index(i, len(self), self.path)
-        return self.video_of(i, camera) if self.info.features[camera].dtype == "video" else None
+        if self.info.features[camera].dtype != "video":
+            return None
+        file, begins = self.video_of(i, camera)
+        if file.is_file():
+            self._video(file, f"{self.path}: episode {i}, camera {camera!r}")
+        return file, begins
 
     def problems(self) -> list[str]:
         """Leftovers of a killed writer, files that are lost, and columns of the tables that info.json does not name."""
-        found = []
+        found = list(self._broken)
         if (self.path / WORK).exists():
             found.append(
                 f"{WORK}: a recording was stopped before it was finalised; opening it for writing tidies up"
             )
-        used = {self.table_of(i)[0] for i in range(len(self))}
-        for camera in self.info.cameras:
-            if self.info.features[camera].dtype == "video":
-                used |= {self.video_of(i, camera)[0] for i in range(len(self))}
+        used, unplaced = self._used_files()
+        found += unplaced
         present = {p for part in ("data", "videos") for p in (self.path / part).rglob("*") if p.is_file()}
         found += [f"{p.relative_to(self.path)} is missing" for p in sorted(used - present)]
         found += [
             f"{p.relative_to(self.path)} belongs to no episode (LeRobot would read it all the same)"
             for p in sorted(present - used)
-            if p.suffix in (".parquet", ".mp4")
+            # Where rows are lost, it may be theirs.
+            if p.suffix in (".parquet", ".mp4") and not self._broken
         ]
         for file in sorted(used & present):
             if file.suffix == ".parquet":
@@ -351,6 +356,31 @@ class LeRobotEpisodes:
                     f"{file.relative_to(self.path)}: column {n!r} is not in meta/info.json" for n in unknown
                 ]
         return found
+
+    def _used_files(self) -> tuple[set[Path], list[str]]:
+        """(files that hold frames of episodes, what is wrong with the places of the others)."""
+        cameras = [c for c in self.info.cameras if self.info.features[c].dtype == "video"]
+        used: set[Path] = set()
+        unplaced: list[str] = []
+        for i in range(len(self)):
+            try:
+                used.add(self.table_of(i)[0])
+            except HeedfulError as error:
+                unplaced.append(str(error))
+                continue
+            for camera in cameras:
+                try:
+                    used.add(self.video_of(i, camera)[0])
+                except HeedfulError as error:
+                    unplaced.append(str(error))
+        return used, unplaced
+
+
+def _decodes(video: Video, place: int) -> bool:
+    try:
+        return len(video.pictures([place])) > 0
+    except HeedfulError:
+        return False
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,11 @@ from heedful.data.episodes import (
     Feature,
     Info,
 )
-from heedful.data.episodes.stats import Stats
+from heedful.data.episodes.stats import Stats, pool_stats
 from heedful.errors import HeedfulError
+
+if TYPE_CHECKING:
+    from heedful.data.episodes.lerobot import LeRobotEpisodes
 
 PATHS = {
     "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
@@ -63,6 +66,34 @@ def write_stats(folder: Path, stats: Mapping[str, Stats]) -> None:
     """Write meta/stats.json."""
     told = {name: {stat: value.tolist() for stat, value in s.items()} for name, s in stats.items()}
     write_file(folder / "meta" / "stats.json", json.dumps(told, indent=4).encode())
+
+
+def settle_stats(there: LeRobotEpisodes) -> dict[str, Stats]:
+    """The statistics of the episodes that count.
+
+    Where meta/stats.json counts other frames, as a writer that was killed between it and meta/info.json leaves it, they
+    are pooled from the rows of meta/episodes and written anew.
+    """
+    told = there.stats()
+    numbers = [told[n] for n, f in there.info.features.items() if n in told and f.dtype in NUMBERS]
+    if {int(np.sum(stats.get("count", 0))) for stats in numbers} == {there.info.total_frames}:
+        return pool_stats([told])
+    kept: dict[str, dict[str, list[Any]]] = {}
+    for name, values in there.rows().items():
+        if name.startswith("stats/") and None not in values:
+            column, _, stat = name.removeprefix("stats/").rpartition("/")
+            kept.setdefault(column, {})[stat] = values
+    whole = {
+        name: stats for name, stats in kept.items() if {"count", "mean", "std", "min", "max"} <= {*stats}
+    }
+    pooled = pool_stats(
+        {name: {stat: values[i] for stat, values in stats.items()} for name, stats in whole.items()}
+        for i in range(len(there))
+    )
+    settled = {**told, **pooled} if len(there) else {}
+    if told or settled:
+        write_stats(there.path, settled)
+    return settled
 
 
 def write_tasks(folder: Path, tasks: Mapping[str, int]) -> None:
@@ -196,14 +227,3 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
             except ValueError as error:
                 raise HeedfulError(f"{file}:{number}: {error}") from error
     return found
-
-
-def not_text(table: pa.Table) -> str:
-    """Which episode and column of a table of meta/episodes hold text that is not UTF-8."""
-    for name in table.schema.names:
-        for row, value in enumerate(table.column(name)):
-            try:
-                value.as_py()
-            except UnicodeDecodeError:
-                return f"{name!r} of episode {table.column('episode_index')[row]}"
-    return "a value"

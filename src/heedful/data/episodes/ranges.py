@@ -10,6 +10,7 @@ would reach into the idle run.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -119,25 +120,42 @@ def range_key(meta: Mapping[str, Any], index: int) -> str:
     return f"{folder}--{file}" if folder and file else str(index)
 
 
+def range_keys(episodes: Episodes) -> list[str]:
+    """What each episode is called in a file of ranges: `range_key`, with its number where several share a recording."""
+    keys = [range_key(episodes.episode(i).meta, i) for i in range(len(episodes))]
+    counts = Counter(keys)
+    return [f"{key}--{i}" if counts[key] > 1 else key for i, key in enumerate(keys)]
+
+
 def read_ranges(file: Path, episodes: Episodes) -> dict[int, list[Range]]:
-    """Ranges by episode from a file as openpi writes it. Raises HeedfulError naming an episode without an entry."""
+    """Ranges by episode from a file as openpi writes it.
+
+    Raises HeedfulError naming an episode without an entry, or the episodes that one entry fits.
+    """
     try:
         told = json.loads(file.read_bytes())
         rows = {str(name): [(int(a), int(b)) for a, b in ranges] for name, ranges in told.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise HeedfulError(f"{file} holds no ranges, {{episode: [[start, end], ...]}}: {error}") from error
     found: dict[int, list[Range]] = {}
-    for i in range(len(episodes)):
-        key = range_key(episodes.episode(i).meta, i)
+    for i, key in enumerate(range_keys(episodes)):
         if key not in rows:
+            shared = range_key(episodes.episode(i).meta, i)
+            if shared in rows:
+                fits = [j for j in range(len(episodes)) if range_key(episodes.episode(j).meta, j) == shared]
+                raise HeedfulError(
+                    f"{file}: the entry {shared!r} fits episodes {', '.join(map(str, fits))} of {episodes.path}, which "
+                    "are of one recording; `heedful demos trim --ranges` on this data set writes an entry for each"
+                )
             raise HeedfulError(f"{file} has no entry for episode {i}, {key!r}")
         found[i] = rows[key]
     return found
 
 
 def write_ranges(file: Path, ranges: Mapping[int, Sequence[Range]], episodes: Episodes) -> None:
-    """Write ranges as openpi does."""
+    """Write ranges as openpi does; episodes of one recording have its key with their number."""
     from heedful.atomic import write_file
 
-    told = {range_key(episodes.episode(i).meta, i): [list(r) for r in rows] for i, rows in ranges.items()}
+    keys = range_keys(episodes)
+    told = {keys[i]: [list(r) for r in rows] for i, rows in ranges.items()}
     write_file(file, json.dumps(told).encode())

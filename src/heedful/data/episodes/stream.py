@@ -2,22 +2,30 @@
 
 `meta/` is brought whole. A file of frames is brought when it is first read and removed when the cache is over its size,
 the one that was not used for longest first. Read in the order of `episodes.loader.permutation` with groups, each file
-is brought about once an epoch. One process has one cache folder; workers each get one beside it.
+is brought about once an epoch. Each data set that is opened has a folder of its own in the cache, locked while it is
+open; those of this machine that nobody has locked any more are removed at the next opening.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import platform
 import shutil
+import tempfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from heedful.atomic import appearing, make_folder
+from heedful.atomic import appearing, make_folder, writing
 from heedful.data.episodes.lerobot import LeRobotEpisodes
 from heedful.errors import HeedfulError
 
 MEGABYTE = 1024 * 1024
+LOCK = ".heedful-cache"
+"""A folder of the cache without this file is not ours."""
 Fetch = Callable[[str, Path], None]
 
 
@@ -69,18 +77,23 @@ class StreamedEpisodes(LeRobotEpisodes):
 
 def stream(names: Iterable[str], fetch: Fetch, cache: Path, limit_mb: float) -> StreamedEpisodes:
     """Open a data set of the files `names`, which `fetch` brings. Raises HeedfulError where meta/ is not among them."""
-    place = cache / f"{os.getpid()}"
-    _remove_abandoned(cache)
-    shutil.rmtree(place, ignore_errors=True)
-    make_folder(place)
     meta = [name for name in names if name.startswith("meta/")]
     if "meta/info.json" not in meta:
         raise HeedfulError("there is no meta/info.json: a LeRobotDataset is needed for streaming")
-    for name in meta:
-        if not (place / name).resolve().is_relative_to(place.resolve()):
-            raise HeedfulError(f"{name!r} lies outside the data set")
-        fetch(name, place / name)
-    return StreamedEpisodes(place, fetch, limit_mb)
+    make_folder(cache)
+    _remove_abandoned(cache)
+    place, lock = _own_folder(cache)
+    try:
+        for name in meta:
+            if not (place / name).resolve().is_relative_to(place.resolve()):
+                raise HeedfulError(f"{name!r} lies outside the data set")
+            fetch(name, place / name)
+        episodes = StreamedEpisodes(place, fetch, limit_mb)
+    except BaseException:
+        os.close(lock)
+        raise
+    weakref.finalize(episodes, os.close, lock)
+    return episodes
 
 
 def stream_folder(source: Path, cache: Path, limit_mb: float) -> StreamedEpisodes:
@@ -96,8 +109,32 @@ def stream_folder(source: Path, cache: Path, limit_mb: float) -> StreamedEpisode
     return stream(names, fetch, cache, limit_mb)
 
 
+def _own_folder(cache: Path) -> tuple[Path, int]:
+    """A new folder in the cache and the descriptor whose lock says that it is in use."""
+    with writing(cache):
+        place = Path(tempfile.mkdtemp(prefix=f"{_kind()}-{os.getpid()}-", dir=cache))
+        descriptor = os.open(place / f"{LOCK}.new", os.O_RDWR | os.O_CREAT, 0o666)
+        # A disk that knows no locks refuses them to those who would remove the folder too.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Under its name only once it is locked: no other process may take it for abandoned in between.
+        os.replace(place / f"{LOCK}.new", place / LOCK)
+    return place, descriptor
+
+
 def _remove_abandoned(cache: Path) -> None:
-    """Remove the folders of processes that are no more."""
-    for folder in cache.iterdir() if cache.is_dir() else ():
-        if folder.name.isdigit() and not Path(f"/proc/{folder.name}").exists() and Path("/proc").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    """Remove the folders of this machine whose lock is free; other machines' locks may not be seen from here."""
+    for folder in cache.iterdir():
+        if folder.name.rsplit("-", 2)[0] != _kind():
+            continue
+        with suppress(OSError):
+            descriptor = os.open(folder / LOCK, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _kind() -> str:
+    return f"heedful-{platform.node()}"

@@ -23,6 +23,14 @@ KEPT_BYTES = 256 * 2**20
 """Columns of row groups that a reader keeps in memory."""
 
 
+class FrameError(HeedfulError):
+    """What is wrong at one frame of an episode. frame: which, counted from 0."""
+
+    def __init__(self, message: str, frame: int | None = None) -> None:
+        super().__init__(message)
+        self.frame = frame
+
+
 def arrow_type(feature: Feature) -> pa.DataType:
     """The Arrow type of a column, the one LeRobot's `datasets` features give."""
     if feature.dtype == "language":
@@ -210,7 +218,7 @@ def from_arrow(column: pa.ChunkedArray, feature: Feature, where: str, first: int
     )
     if flat.null_count:
         frame = first + int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0])
-        raise HeedfulError(f"{where}: frame {frame} has no value")
+        raise FrameError(f"{where}: frame {frame} has no value", frame)
     size = int(np.prod(feature.shape))
     if isinstance(flat, pa.ExtensionArray):
         flat = flat.storage
@@ -224,7 +232,9 @@ def from_arrow(column: pa.ChunkedArray, feature: Feature, where: str, first: int
     if len(inner) != length * size:
         counts = np.array([np.size(value) for value in flat.to_pylist()])
         frame = int(np.flatnonzero(counts != size)[0])
-        raise HeedfulError(f"{where}: frame {first + frame} has {counts[frame]} numbers, not {size}")
+        raise FrameError(
+            f"{where}: frame {first + frame} has {counts[frame]} numbers, not {size}", first + frame
+        )
     if not (
         pa.types.is_floating(inner.type) or pa.types.is_integer(inner.type) or pa.types.is_boolean(inner.type)
     ):
@@ -236,50 +246,66 @@ def from_arrow(column: pa.ChunkedArray, feature: Feature, where: str, first: int
         and not pa.types.is_floating(inner.type)
     ):
         frame = first + int(np.flatnonzero(np.isnan(numbers))[0]) // size
-        raise HeedfulError(f"{where}: frame {frame} has no value")
+        raise FrameError(f"{where}: frame {frame} has no value", frame)
     numbers = numbers.astype(np.dtype(feature.dtype), copy=False)
     return numbers if feature.shape == (1,) else numbers.reshape(length, *feature.shape)
 
 
+def plain_values(column: pa.ChunkedArray) -> tuple[list[Any], dict[int, str]]:
+    """(Python values, {row: why} of those that are not UTF-8 text: None stands in their place)."""
+    try:
+        return column.to_pylist(), {}
+    except UnicodeDecodeError:
+        values: list[Any] = []
+        bad: dict[int, str] = {}
+        for row, value in enumerate(column):
+            try:
+                values.append(value.as_py())
+            except UnicodeDecodeError as error:
+                values.append(None)
+                bad[row] = f"is not UTF-8 text: {error}"
+        return values, bad
+
+
 def texts(column: pa.ChunkedArray, where: str, first: int = 0) -> Array:
     """A column of text as objects, (T,); a missing one is "". Raises HeedfulError with the frame that is not UTF-8."""
-    try:
-        return np.array([value or "" for value in column.to_pylist()], dtype=object)
-    except UnicodeDecodeError:
-        raw = column.cast(pa.binary()).to_pylist()
-        for i, value in enumerate(raw):
-            try:
-                (value or b"").decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise HeedfulError(f"{where}: frame {first + i} is not UTF-8 text: {error}") from None
-        raise
+    values, bad = plain_values(column)
+    for row, why in bad.items():
+        raise FrameError(f"{where}: frame {first + row} {why}", first + row)
+    return np.array([value or "" for value in values], dtype=object)
 
 
 def language_rows(column: str, values: pa.ChunkedArray, stamps: Array, where: str) -> list[LanguageRow]:
-    """The rows of a language column. Raises HeedfulError naming the place where they are not as LeRobot has them."""
+    """The rows of a language column of a whole episode; stamps: (T,) seconds of its frames.
+
+    Raises HeedfulError with the frame whose rows are not UTF-8, or not as LeRobot has them.
+    """
+    persistent = column == LANGUAGE[0]
     try:
-        frames = values.to_pylist()
-    except UnicodeDecodeError as error:
-        raise HeedfulError(f"{where}: a row is not UTF-8 text: {error}") from error
-    if column == LANGUAGE[0]:
-        # Persistent rows are repeated on every frame of an episode.
-        told = [(row, float(row["timestamp"])) for row in (frames[0] or [] if frames else [])]
-    else:
-        told = [(row, float(stamps[k])) for k, rows in enumerate(frames) for row in rows or []]
-    try:
-        return [
-            LanguageRow(
-                content=row["content"],
-                style=row["style"],
-                timestamp=time,
-                role=row["role"],
-                camera=row.get("camera"),
-                tool_calls=tuple(_call(call) for call in row.get("tool_calls") or ()),
-            )
-            for row, time in told
-        ]
-    except (KeyError, TypeError) as error:
-        raise HeedfulError(f"{where}: a row lacks {error}") from error
+        # Persistent rows are repeated on every frame: those of one are taken, and all are looked at.
+        values.validate(full=True)
+        frames, bad = plain_values(values[:1] if persistent else values)
+    except pa.ArrowInvalid:
+        frames, bad = plain_values(values)
+    for k, why in bad.items():
+        raise FrameError(f"{where}: frame {k} {why}", k)
+    found: list[LanguageRow] = []
+    for k, rows in enumerate(frames[:1] if persistent else frames):
+        for row in rows or []:
+            try:
+                found.append(
+                    LanguageRow(
+                        content=row["content"],
+                        style=row["style"],
+                        timestamp=float(row["timestamp"] if persistent else stamps[k]),
+                        role=row["role"],
+                        camera=row.get("camera"),
+                        tool_calls=tuple(_call(call) for call in row.get("tool_calls") or ()),
+                    )
+                )
+            except (KeyError, TypeError) as error:
+                raise FrameError(f"{where}: frame {k}: a row lacks {error}", k) from error
+    return found
 
 
 def _call(value: Any) -> Any:

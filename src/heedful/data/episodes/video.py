@@ -49,14 +49,14 @@ class Video:
         try:
             self._container = av.open(str(path))
             self._stream = self._container.streams.video[0]
+            self._stream.thread_type = "NONE"
+            self._stream.codec_context.thread_count = 1
+            self.reorders = bool(self._stream.codec_context.has_b_frames)
+            self.stamps, self._keys = self._index()
         except FileNotFoundError as error:
             raise HeedfulError(f"{path}: there is no such video") from error
         except (av.error.FFmpegError, IndexError) as error:
             raise HeedfulError(f"{path} cannot be read as a video: {error}") from error
-        self._stream.thread_type = "NONE"
-        self._stream.codec_context.thread_count = 1
-        self.reorders = bool(self._stream.codec_context.has_b_frames)
-        self.stamps, self._keys = self._index()
         self.keys = frozenset(self._keys.tolist())
         self.times: NDArray[Any] = self.stamps * float(self._stream.time_base)
         # Plain lists: a handful of look-ups is quicker in them than in arrays.

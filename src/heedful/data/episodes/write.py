@@ -8,7 +8,6 @@ episodes count. What is there beyond that number is what a killed writer had beg
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,12 +29,14 @@ from heedful.data.episodes import (
     Info,
     LanguageRow,
 )
+from heedful.data.episodes.claim import begin_first, end_first, lock_folder
 from heedful.data.episodes.meta import (
     OWN,
     after,
     check_same,
     checked_meta,
     checked_value,
+    settle_stats,
     whole_info,
     write_info,
     write_stats,
@@ -67,7 +68,7 @@ class EpisodeWriter:
         self._encode = {"codec": codec, "crf": crf, "gop": gop}
         self.info = whole_info(info)
         make_folder(self.folder)
-        self._lock = _lock(self.folder)
+        self._lock: int | None = lock_folder(self.folder)
         self._tasks: dict[str, int] = {}
         self._stats: dict[str, Stats] = {}
         self._next_file: tuple[int, int] = (0, 0)
@@ -257,15 +258,8 @@ class EpisodeWriter:
 
     def _open(self) -> None:
         finish_packing(self.folder)
-        place = self.folder / "meta" / "info.json"
-        if not place.exists():
-            others = [
-                p for p in self.folder.iterdir() if p.name not in (WORK, ".writing", "data", "videos", "meta")
-            ]
-            if others:
-                raise HeedfulError(f"{self.folder} is no data set and not empty ({others[0].name} is in it)")
-            for part in ("data", "videos", "meta", WORK):
-                shutil.rmtree(self.folder / part, ignore_errors=True)
+        if not (self.folder / "meta" / "info.json").exists():
+            begin_first(self.folder)
             return
         from heedful.data.episodes.lerobot import LeRobotEpisodes
 
@@ -280,9 +274,10 @@ class EpisodeWriter:
                 for name, feature in there.info.features.items()
             },
         )
+        end_first(self.folder)
+        self._stats = settle_stats(there)
         remove_leftovers(self.folder, there)
         self._tasks = there.tasks
-        self._stats = pool_stats([there.stats()]) if len(there) else {}
         self._next_file = there.next_file()
 
     def _begin(self) -> None:
@@ -319,16 +314,20 @@ class EpisodeWriter:
         row = self._row(episode, stats, chunk, file)
         write_table(self.folder / EPISODES.format(chunk=chunk, file=file), pa.Table.from_pylist([row]))
         write_tasks(self.folder, self._tasks)
-        self._stats = pool_stats([self._stats, stats] if self._stats else [stats])
-        write_stats(self.folder, self._stats)
-        self.info = replace(
+        pooled = pool_stats([self._stats, stats] if self._stats else [stats])
+        write_stats(self.folder, pooled)
+        info = replace(
             self.info,
             features=features,
             total_episodes=episode.index + 1,
             total_frames=self.info.total_frames + episode.length,
         )
-        write_info(self.folder, self.info, len(self._tasks))
-        self._next_file = after(chunk, file, self.info.chunks_size)
+        write_info(self.folder, info, len(self._tasks))
+        # Not before it counts on the disk: an episode that could not be saved must not count in the next ones.
+        self._stats, self.info = pooled, info
+        self._next_file = after(chunk, file, info.chunks_size)
+        if not episode.index:
+            end_first(self.folder)
 
     def _table(self, episode: Episode, language: Sequence[LanguageRow]) -> tuple[pa.Table, dict[str, Stats]]:
         length, first = episode.length, self.info.total_frames
@@ -386,15 +385,3 @@ class EpisodeWriter:
             row |= {f"stats/{name}/{stat}": value.tolist() for stat, value in values.items()}
         row |= {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
         return row | dict(episode.meta)
-
-
-def _lock(folder: Path) -> int | None:
-    descriptor = os.open(folder / ".writing", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise HeedfulError(
-            f"{folder} is being written by another process: wait, or choose another folder"
-        ) from None
-    return descriptor

@@ -52,7 +52,7 @@ class ActionSpace:
             if not (-float("inf") < low < high < float("inf")):
                 raise HeedfulError(
                     f"action space: number {i} has the bounds [{low}, {high}]; finite bounds with low < high are "
-                    "needed: give those of the data where the environment has none"
+                    "needed: take those of the data (--action-bounds data) where the environment has none"
                 )
 
     @property
