@@ -21,7 +21,7 @@ from heedful.cli import main as heedful
 torch.set_num_threads(1)
 run_module.commit = lambda: None
 CLOCKS = ("time", "tokens_per_s", "seconds")
-TRIALS = 12
+TRIALS = 8
 
 
 def make_inputs(root: Path) -> None:

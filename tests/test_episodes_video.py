@@ -13,7 +13,7 @@ from episode_sets import INFO, frame, picture
 
 from heedful.data.episodes import open_episodes
 from heedful.data.episodes.copy import Piece, copy_pieces
-from heedful.data.episodes.video import cut_video, join_videos
+from heedful.data.episodes.video import Video, cut_video, join_videos
 from heedful.data.episodes.write import EpisodeWriter
 from heedful.errors import HeedfulError
 
@@ -112,8 +112,15 @@ def test_videos_of_different_encoders_are_not_joined_in_one_file(tmp_path: Path)
 
 
 def test_a_cut_begins_at_a_key_frame_or_not_at_all(tmp_path: Path) -> None:
-    from heedful.data.episodes.video import Video
-
     (file,) = videos(film(tmp_path / "a"))
     assert not cut_video(Video(file), [(3, 5)], 15, tmp_path / "no.mp4")
     assert not (tmp_path / "no.mp4").exists()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.97])
+def test_a_video_cut_anywhere_is_no_traceback(share: float, tmp_path: Path) -> None:
+    (file,) = videos(film(tmp_path / "a"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(HeedfulError, match=str(file)):
+        cut_video(Video(file), [(0, 2)], 15, tmp_path / "no.mp4")

@@ -90,8 +90,8 @@ class Pack:
         ):
             half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else kind
             if half in (torch.bfloat16, torch.float16):
-                parts = [x[0].transpose(0, 1).to(half) for x in (query, key, value)]
-                return _by_bounds(*parts, self.bounds, longest, scaling)[None].to(kind)
+                q, k, v = (x[0].transpose(0, 1).to(half) for x in (query, key, value))
+                return _by_bounds(q, k, v, self.bounds, longest, scaling)[None].to(kind)
         pieces = []
         with torch.autocast(device, enabled=False) if self.float_attention else nullcontext():
             # split, not slices: a slice's gradient is as long as the whole row, of zeros but for the slice
