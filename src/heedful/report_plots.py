@@ -45,7 +45,15 @@ DOUBLING = "training pairs"
 UNITS = (
     *("step", "steps", "samples", "tokens", "seconds", DOUBLING),
     *("share of labels flipped", "confidence", "cosine of chosen and rejected"),
-    *("labels", "heads, the heaviest first", "episodes", "return"),
+    *(
+        "labels",
+        "heads, the heaviest first",
+        "episodes",
+        "return",
+        "instructions",
+        "metres",
+        "training pairs",
+    ),
 )
 """What an axis may be of: nothing else is drawn, whatever a file says."""
 

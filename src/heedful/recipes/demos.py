@@ -91,6 +91,8 @@ def info(options: Info) -> int:
     if options.json:
         print(json.dumps(facts, ensure_ascii=False))
         return 0
+    for name, (estimate, *ends) in facts.pop("intervals").items():
+        facts[name] = f"{estimate:g}" + (" ({:g} to {:g})".format(*ends) if ends else "")
     for name, value in facts.items():
         told = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         print(one_line(f"{name}: {told if not isinstance(told, list) else '; '.join(map(str, told))}"))
