@@ -440,3 +440,18 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(HeedfulError, match=said):
             episodes(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("episode_last", "episode_last has no number"),
+        ("episode_7", "episode_7/observations, actions, rewards, term"),
+    ],
+)
+def test_what_stands_in_the_place_of_an_episode_is_named(name: str, match: str, tmp_path: Path) -> None:
+    folder = minari(tmp_path / "set")
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        file[name] = np.zeros(3)
+    with pytest.raises(HeedfulError, match=match):
+        list(read_episodes(folder))

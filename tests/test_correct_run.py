@@ -142,6 +142,19 @@ def test_other_settings_and_other_folders_are_refused(tmp_path: Path, short: Non
         main(wrong)
 
 
+def test_what_is_left_of_a_set_is_not_begun_over(tmp_path: Path, short: None) -> None:
+    record(tmp_path / "d", [{}])
+    (tmp_path / "d" / "meta" / "info.json").unlink()
+    before = {p: p.read_bytes() for p in (tmp_path / "d" / "meta").rglob("*") if p.is_file()}
+    (tmp_path / "moved").mkdir()
+    for place in list((tmp_path / "d").iterdir()):
+        if place.name != "meta":
+            place.rename(tmp_path / "moved" / place.name)
+    with pytest.raises(HeedfulError, match="choose another --out"):
+        record(tmp_path / "d", [{}])
+    assert before == {p: p.read_bytes() for p in (tmp_path / "d" / "meta").rglob("*") if p.is_file()}
+
+
 def test_a_dry_run_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(Options("pair", str(tmp_path / "d"), dry_run=True)) == 0
     assert "25 commands" in capsys.readouterr().out and not (tmp_path / "d").exists()

@@ -144,7 +144,13 @@ def _minari(path: Path, faulty: Faulty | None) -> Iterator[Found]:
     said = path.parent / "metadata.json"
     pictures = offline_minari.pictures(read_json(said)) if said.is_file() else set()
     with _hdf5(path) as file:
-        for number in sorted(int(n.removeprefix("episode_")) for n in file if n.startswith("episode_")):
+        names = [n.removeprefix("episode_") for n in file if n.startswith("episode_")]
+        odd = [n for n in names if not n.isdecimal()]
+        if odd:
+            raise HeedfulError(
+                f"{path}: episode_{odd[0]} has no number: Minari's are episode_0, episode_1, ..."
+            )
+        for number in sorted(map(int, names)):
             where = Place(str(path), MINARI, prefix=f"episode_{number}/")
             try:
                 found = _minari_episode(file[f"episode_{number}"], where, pictures)
@@ -157,7 +163,8 @@ def _minari(path: Path, faulty: Faulty | None) -> Iterator[Found]:
 
 
 def _minari_episode(group: Any, where: Place, pictures: set[str]) -> Found:
-    check_there(where, ("observations", "actions", "rewards", "terminations"), list(group))
+    there = list(group) if hasattr(group, "keys") else []
+    check_there(where, ("observations", "actions", "rewards", "terminations"), there)
     parts = leaves(group["observations"])
     for name in pictures & set(parts):
         parts[name] = offline_minari.decoded(parts[name], where(name))

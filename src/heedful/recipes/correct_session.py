@@ -250,7 +250,10 @@ def _begin_data_set(folder: Path, info: Any) -> None:
 
     if (folder / "meta" / "info.json").exists():
         return
-    if folder.exists() and any(p.name not in ("meta", ".writing") for p in folder.iterdir()):
+    others = [p for p in folder.glob("*") if p.name not in ("meta", ".writing")]
+    # A kill of this function leaves no more than these two.
+    others += [p for p in (folder / "meta").glob("*") if p.name != "tasks.parquet" and p.suffix != ".tmp"]
+    if others:
         raise HeedfulError(f"{folder} is not empty and holds no corrected episodes: choose another --out")
     (folder / "meta").mkdir(parents=True, exist_ok=True)
     write_tasks(folder, {})
