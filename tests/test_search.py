@@ -26,10 +26,10 @@ from heedful.data.countdown.replay import replay
 from heedful.errors import HeedfulError
 from heedful.feedback import Feedback, Samples
 from heedful.policies import stages
-from heedful.policies.language import LanguagePolicy
-from heedful.recipes import search, search_apa, search_driver, search_improve
+from heedful.policies.language import Completion, LanguagePolicy
+from heedful.recipes import search, search_apa, search_driver, search_improve, search_report
 from heedful.recipes.search_apa import Critic, Plateau
-from heedful.recipes.search_measure import Measured
+from heedful.recipes.search_measure import Measured, room
 from heedful.recipes.search_world import Settings, open_world, world_of
 from heedful.run import open_run
 
@@ -454,6 +454,12 @@ def test_pass_at_k_is_the_share_of_choices_that_hold_a_solution() -> None:
         ("--method grpo --n 1", "--n must be at least 2"),
         ("--temperature 0", "--temperature must be above 0"),
         ("--batch-size 0", "--batch-size must be at least 1"),
+        ("--method dpo --betas 0.5 0.6", "--betas is an option of star and apa, not of dpo"),
+        ("--method dpo --beta -1", "--beta must be above 0"),
+        ("--method grpo --clip 0", "--clip must be above 0"),
+        ("--method apa --gae-lambda 5", "--gae-lambda must be from 0 to 1"),
+        ("--above nan", "--above must be a number"),
+        ("--rounds -7 --learning-rate -1", "--learning-rate must not be below 0"),
         ("--model nowhere", "was not made by `heedful search`"),
     ],
 )
@@ -480,6 +486,94 @@ def test_options_of_pretrain_that_mean_nothing_are_refused(
 ) -> None:
     assert main(f"search pretrain --out {tmp_path}/x {options}".split()) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "gives", "said"),
+    [
+        ("--method star", "0.0", "round 0: none of 8 streams is solved, so"),
+        ("--method star --above 2", "1.0", "none of 8 streams is solved above --above 2"),
+        ("--method star --max-new-tokens 1", "1.0", "none of the 8 solved streams of 8 comes to its end"),
+        ("--method star", "None", "gave no opinion on any of 8 streams"),
+        (
+            "--method apa",
+            "None",
+            "the critic's own streams: the verifier gave no opinion on any of 40 streams",
+        ),
+        ("--method apa --critic-rounds 0", "None", "round 0: the verifier gave no opinion on any of 8"),
+        ("--method apa --critic-rounds 0", "0.0", "round 0: none of 8 streams is solved"),
+    ],
+)
+def test_a_method_without_anything_to_learn_from_says_why(
+    options: str, gives: str, said: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = tmp_path / "judge.py"
+    judge.write_text(f"def score(prompts, completions, **columns):\n    return [{gives}] * len(prompts)\n")
+    command = (
+        f"search improve --model {trained}/run --judge {judge}:score --out {tmp_path}/x --eval-problems 0"
+    )
+    assert main(f"{command} --rounds 2 --problems 8 --quiet {options}".split()) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_streams_that_are_all_worth_the_same_have_no_advantage(trained: Path, tmp_path: Path) -> None:
+    policy = LanguagePolicy.load(
+        str(trained / "run"), template="none", small=True, precision="fp32", device="cpu"
+    )
+    prompt = "4 3 1 . . 1 4 3 1 2 3 4 3 4 2 1"
+    drawn = [policy.encoder.completion(prompt, text) for text in ("a4 2 b1 2", "a4 2", "b1 2", "a4 1")]
+    samples = Samples([prompt], [Completion("", tuple(ids), True, -1.0) for ids in drawn], 4)
+    cfg = search_improve.settle(search_improve.Config(method="apa"))
+    critic = search_apa.Critic(policy, 0)
+    torch.nn.init.normal_(critic.head[2].weight)
+    for name, scores in (("same", [1.0] * 4), ("not", [1.0, 0.0, 0.0, 0.0])):
+        with open_run(tmp_path / name, {}, seed=0) as run:
+            rows, _ = search_apa.round_rows(
+                cfg, policy, policy, critic, samples, Feedback(score=torch.tensor([scores])), 1, run
+            )
+        assert any(any(row["advantage"][0]) for row in rows) == (name == "not")
+
+
+@pytest.mark.parametrize("option", ["--judge rule:exact", "--eval-prompts nowhere.jsonl"])
+def test_countdown_has_its_own_verifier_and_test_sets(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "world.json").write_text("{}")
+    for job in ("improve", "eval"):
+        assert main(f"search {job} --model {tmp_path}/run --out {tmp_path}/x {option}".split()) == 1
+        told = capsys.readouterr().err
+        assert f"{option.split()[0]} goes with problems of your own" in told and "give --prompts too" in told
+
+
+def test_rows_that_a_model_cannot_read_or_hold_are_named(tmp_path: Path) -> None:
+    def world(*rows: tuple[str, str], tokenizer: Any = None) -> Any:
+        told = [{"prompt": p, "completion": c} for p, c in (*rows, *((f"p {i}", "c") for i in range(20)))]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+        return open_world(Settings(data=f"{tmp_path}/rows.jsonl", seed=1), tokenizer)
+
+    made = world().tokenizer
+    assert world(("p 3 5", "c c"), tokenizer=made)
+    several = [("p 1 2", "c"), ("p 2 1", "c"), ("p 2 2", "c")]  # one may be held out
+    for rows in ([("p zebra", "c")], [(prompt, "quux") for prompt, _ in several]):
+        with pytest.raises(HeedfulError, match=r"rows.jsonl:[123]: .*no token for '(zebra|quux)'"):
+            world(*rows, tokenizer=made)
+    long = world(*((prompt + " 1" * 40, "c") for prompt, _ in several))
+    with pytest.raises(
+        HeedfulError, match=r"rows.jsonl:[123]: the prompt has 4\d tokens, and a row holds 16.*--cont"
+    ):
+        long.rows("", 0, 16)
+
+
+def test_a_problem_that_fills_the_context_is_refused(trained: Path) -> None:
+    policy = LanguagePolicy.load(
+        str(trained / "run"), template="none", small=True, precision="fp32", device="cpu"
+    )
+    assert room(policy, ["1 2", "1 2 3"], 0) == policy.context - 4
+    with pytest.raises(
+        HeedfulError, match=r"a problem has 61 tokens, and the model's context 48.*begins '1 1"
+    ):
+        room(policy, ["1 2", "1 " * 60], 5)
 
 
 def test_held_out_prompts_of_files_are_never_trained_on(tmp_path: Path) -> None:
@@ -509,3 +603,14 @@ def test_held_out_prompts_of_files_are_never_trained_on(tmp_path: Path) -> None:
 def test_a_small_model_draws_large_parts() -> None:
     assert stages.SMALL_PART > 8 * stages.PART and search.preset("main").tokens == 30_000_000
     assert math.isclose(search_apa.DECAY, 0.7)
+
+
+def test_what_is_shown_of_a_stream_without_an_opinion_is_json(tmp_path: Path) -> None:
+    one = Measured(
+        prompts=["p"], texts=[["c"]], reasons=[[""]], score=np.array([[np.nan]]), tokens=np.array([[1]]),
+        finished=np.array([[True]]), counts={},
+    )  # fmt: skip
+    shown = [*search_report.examples({"t": one}), *search_report.pairs_shown({"t": one}, {"t": one})]
+    assert [shown[0]["after"]["score"], shown[1]["before"]["score"]] == [None, None]
+    with open_run(tmp_path, {}, seed=0) as run, pytest.raises(ValueError, match="not JSON compliant"):
+        search_report.finish({"title": "t", "odd": math.nan}, {}, run)

@@ -274,6 +274,7 @@ def test_pictures_are_written(files: Path, capsys: pytest.CaptureFixture[str]) -
         ("missing.jsonl", "missing.jsonl"),
         ("bad.jsonl", "problem 1: stream: is missing"),
         ("none.jsonl", "there is no tree to draw"),
+        ("torn", "greedy-samples.jsonl: problem 1 has no prompt with a completion"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(
@@ -281,6 +282,8 @@ def test_what_cannot_be_drawn_is_refused(
 ) -> None:
     (files / "bad.jsonl").write_text(json.dumps({"target": 24, "nums": [4, 6]}) + "\n")
     (files / "none.jsonl").write_text(json.dumps({"target": 24, "nums": [4, 6], "stream": "hello"}) + "\n")
+    (files / "torn" / "eval").mkdir(parents=True, exist_ok=True)
+    (files / "torn" / "eval" / "greedy-samples.jsonl").write_text(json.dumps({"prompt": "T 24 N 4 6"}) + "\n")
     assert main(f"search view {files}/{options}".split()) == 1
     assert said in capsys.readouterr().err
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from heedful import losses, returns
+from heedful.errors import NothingToLearn
 from heedful.feedback import Feedback, Samples
 from heedful.fit import Chain, fit
 from heedful.policies import objectives, packing
@@ -205,7 +206,9 @@ def _warm_up(
             max_new_tokens=room(policy, prompts, cfg.max_new_tokens),
             max_rows=cfg.max_rows,
         )
-        for group, score in _groups(policy, samples, feedback):
+        pairs = _groups(policy, samples, feedback)
+        _check_judged(pairs, samples, "the critic's own streams")
+        for group, score in pairs:
             rows.append({"group": group, "target": [[score] * len(group.completions[0])]})
     if skip:
         return
@@ -237,6 +240,13 @@ def _groups(policy: LanguagePolicy, samples: Samples, feedback: Feedback) -> lis
     return made
 
 
+def _check_judged(pairs: Sequence[Any], samples: Samples, where: str) -> None:
+    if not pairs:
+        raise NothingToLearn(
+            f"{where}: the verifier gave no opinion on any of {len(samples.outputs)} streams; look at what it returns"
+        )
+
+
 def round_rows(
     cfg: Config,
     policy: LanguagePolicy,
@@ -248,8 +258,19 @@ def round_rows(
     run: Run,
 ) -> tuple[list[Batch], dict[str, Any]]:
     """Rows of a round, one a stream, and its record. A row is {"group", "old": the reference's log-probabilities,
-    "advantage", "target"}, by token."""
+    "advantage", "target"}, by token. Where all streams are worth the same, advantages are 0: those of the critic alone
+    would be noise.
+
+    Raises NothingToLearn where no stream is judged, and where the first round solves nothing.
+    """
     pairs = _groups(policy, samples, feedback)
+    _check_judged(pairs, samples, f"round {r}")
+    alike = len({score for _, score in pairs}) == 1
+    if not r and alike and pairs[0][1] <= 0:
+        raise NothingToLearn(
+            f"round 0: none of {len(pairs)} streams is solved, so there is nothing to learn; pretrain longer, or give "
+            "easier problems"
+        )
     groups = [group for group, _ in pairs]
     lengths = [len(group.completions[0]) for group in groups]
 
@@ -263,7 +284,7 @@ def round_rows(
     reward, value = torch.zeros(shape), torch.zeros(shape).masked_scatter(mask, kept["value"])
     reward[torch.arange(len(groups)), torch.tensor(lengths) - 1] = torch.tensor([score for _, score in pairs])
     advantage, target = returns.gae(reward, value, mask, gamma=1.0, lam=cfg.gae_lambda)
-    advantage = returns.whiten(advantage, mask)
+    advantage = torch.zeros(shape) if alike else returns.whiten(advantage, mask)
     refs = kept["ref"].split(lengths)
     rows = [
         {

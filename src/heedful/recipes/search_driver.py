@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def learn(cfg: Config, policy: LanguagePolicy, world: World, run: Run) -> dict[str, Any]:
-    """Learn in rounds; returns what was selected. Raises NothingToLearn when a round's streams are worth the same."""
+    """Learn in rounds; returns what was selected. dpo raises NothingToLearn when no problem of a round has
+    streams worth more than others; grpo then goes on to the next round."""
     policy.keep_reference()
     prompts = world.train(0, cfg.rounds * cfg.problems)
     counts = prefer_rounds.learn(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from heedful.data.countdown.tokenizer import byte_tokenizer
@@ -51,9 +51,14 @@ def files_world(settings: Settings, tokenizer: Any = None) -> World:
             "another --eval-share"
         )
     kept_out = {prompt_key(prompt) for prompt in held}
-    taught = (
-        [] if examples is None else [row for row in examples if prompt_key(row["prompt"]) not in kept_out]
-    )
+    numbers = [i for i, row in enumerate(examples or ()) if prompt_key(row["prompt"]) not in kept_out]
+    taught = [examples[i] for i in numbers] if examples is not None else []
+    if tokenizer is not None:
+        for prompt in [*train, *held]:
+            rows_of, i = columns[prompt_key(prompt)]
+            _check_words(tokenizer, prompt, lambda rows_of=rows_of, i=i: rows_of.where(i))
+        for i, row in zip(numbers, taught, strict=True):
+            _check_words(tokenizer, row["completion"], lambda i=i: examples.where(i))  # type: ignore[union-attr]
     made = tokenizer or _tokenizer(settings, train + held, taught)
     random.Random(settings.seed).shuffle(train)
     aside = min(MOST_VALIDATION, max(1, round(len(train) * VALIDATION_SHARE)))
@@ -70,14 +75,16 @@ def files_world(settings: Settings, tokenizer: Any = None) -> World:
     def rows(on: str, count: int, context: int) -> TokenRows:
         if not taught:
             raise HeedfulError("there is nothing to imitate: give rows of prompt and completion with --data")
-        encoder = Encoder(made, "none")
-        return token_rows(
-            [
-                Group(encoder.prompt(row["prompt"]), [encoder.completion(row["prompt"], row["completion"])])
-                for row in (taught[:count] if count else taught)
-            ],
-            context,
-        )
+        encoder, groups = Encoder(made, "none"), []
+        for i, row in zip(numbers[: count or None], taught[: count or None], strict=True):
+            prompt = encoder.prompt(row["prompt"])
+            if len(prompt) >= context:
+                raise HeedfulError(
+                    f"{examples.where(i)}: the prompt has {len(prompt)} tokens, and a row holds {context}: "  # type: ignore[union-attr]
+                    "leave it out, or give a larger --context"
+                )
+            groups.append(Group(prompt, [encoder.completion(row["prompt"], row["completion"])]))
+        return token_rows(groups, context)
 
     facts: dict[str, Any] = {"problems": len(learned), "problems for decisions": aside}
     if examples is not None:
@@ -121,6 +128,18 @@ def _prompts(rows: Rows, chosen: Sequence[int], columns: dict[bytes, tuple[Rows,
         if columns.setdefault(prompt_key(prompt), (rows, i)) == (rows, i):
             found.append(prompt)
     return found
+
+
+def _check_words(made: Any, text: str, where: Callable[[], str]) -> None:
+    """Raises HeedfulError for a word that the model has no token for: it would not tell it from any other."""
+    unknown = getattr(made, "unk_token_id", None)
+    if unknown is None or unknown not in made(text, add_special_tokens=False)["input_ids"]:
+        return
+    odd = [w for w in text.split() if unknown in made(w, add_special_tokens=False)["input_ids"]]
+    raise HeedfulError(
+        f"{where()}: the model has no token for {(odd or [text])[0]!r:.60}; leave the row out, or train a model anew "
+        "with such rows among its --data (or with --tokenizer bytes)"
+    )
 
 
 def _judge(spec: str, columns: Mapping[bytes, tuple[Rows, int]]) -> Judge:

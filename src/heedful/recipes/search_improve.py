@@ -8,13 +8,14 @@ dpo   Direct preference optimisation on pairs of the model's own streams, solved
 grpo  Clipped policy gradient on scores less their group's mean (Shao et al. 2024), not divided by the group's deviation
       and summed over tokens (Liu et al. 2025), which removes two biases.
 
-dpo and grpo are the driver of `heedful prefer`. Problems are fresh ones of the training side in every round; what is
-decided while learning is decided on problems set apart for that; test sets are only measured, before and after.
+dpo and grpo are the driver of `heedful prefer`. Problems are other samples of the training side in every round; what is
+decided while learning is decided on samples of their own; test sets are only measured, before and after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -52,6 +53,7 @@ OPTION_OF = {
     "patience": (8, ("apa",)),
     "beta": (0.1, ("dpo",)),
     "clip": (0.2, ("grpo",)),
+    "betas": ((0.9, 0.95), ("star", "apa")),
 }
 
 
@@ -114,7 +116,7 @@ class Config:
     weight_decay: float = 0.0
     """Of AdamW."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's decay rates of the gradient's mean and square."""
+    """star and apa: AdamW's decay rates of the gradient's mean and square (dpo and grpo: 0.9 and 0.999)."""
     clip_norm: float = 1.0
     """Largest gradient norm."""
     micro_tokens: float = 8192.0
@@ -161,12 +163,18 @@ def settle(cfg: Config) -> Config:
     """Fill in what the method decides. Raises HeedfulError for options that are out of range or not the method's."""
     own = METHODS[cfg.method]
     given = {name: getattr(cfg, name) for name in own}
+    below = [
+        f"--{n.replace('_', '-')} must not be below 0"
+        for n, v in given.items()
+        if v < 0 and n != "temperature"
+    ]
     filled = {k: own[k] if v < 0 or (v == 0 and k != "temperature") else v for k, v in given.items()}
     wrong = [
         f"--{name.replace('_', '-')} is an option of {' and '.join(methods)}, not of {cfg.method}"
         for name, (default, methods) in OPTION_OF.items()
         if cfg.method not in methods and getattr(cfg, name) != default
     ]
+    wrong = [*below, *wrong]
     cfg = replace(cfg, **filled)
     for name in (
         "rounds",
@@ -183,8 +191,13 @@ def settle(cfg: Config) -> Config:
     for name in ("eval_problems", "max_new_tokens", "critic_rounds", "value_coef"):
         if getattr(cfg, name) < 0:
             wrong.append(f"--{name.replace('_', '-')} must be 0 or more")
-    if cfg.lam <= 0:
-        wrong.append("--lam must be above 0")
+    for name in ("lam", "beta", "clip"):
+        if not 0 < getattr(cfg, name) < math.inf:
+            wrong.append(f"--{name} must be above 0")
+    if not 0 <= cfg.gae_lambda <= 1:
+        wrong.append("--gae-lambda must be from 0 to 1")
+    if not math.isfinite(cfg.above):
+        wrong.append("--above must be a number")
     if cfg.method in ("dpo", "grpo") and cfg.n < 2:
         wrong.append(f"--n must be at least 2: {cfg.method} compares the streams of one problem")
     if cfg.temperature == 0:
@@ -246,10 +259,7 @@ def star(cfg: Config, policy: LanguagePolicy, world: World, run: Run) -> dict[st
         if r >= done:
             kept, counts = _solved(cfg, policy, world, r, run)
             if not kept:
-                raise NothingToLearn(
-                    f"round {r}: none of {counts['streams']} streams is solved, so there is nothing to imitate; "
-                    "pretrain longer, or give easier problems"
-                )
+                raise NothingToLearn(f"round {r}: {_nothing(cfg, counts)}")
             record = run.once(f"round{r}/round.json", lambda counts=counts: counts)
         else:
             record = run.once(f"round{r}/round.json", dict)
@@ -284,11 +294,29 @@ def _solved(
     known = [s for s in scores if s == s]
     return kept, {
         "streams": len(samples.outputs),
+        "judged": len(known),
         "solved": right / max(1, len(samples.outputs)),
         "score": sum(known) / max(1, len(known)),
         "kept": len(kept),
         "tokens": sum(len(out.ids) for out in samples.outputs) / max(1, len(samples.outputs)),
     }
+
+
+def _nothing(cfg: Config, counts: Mapping[str, Any]) -> str:
+    """Why there is nothing to imitate, and what to do."""
+    streams = counts["streams"]
+    if not counts["judged"]:
+        return f"the verifier gave no opinion on any of {streams} streams; look at what it returns"
+    if counts["solved"]:
+        return (
+            f"none of the {round(counts['solved'] * streams)} solved streams of {streams} comes to its end, so there "
+            "is nothing to imitate; give a larger --max-new-tokens, or a model with a longer context"
+        )
+    over = f" above --above {cfg.above:g}" if cfg.above else ""
+    return (
+        f"none of {streams} streams is solved{over}, so there is nothing to imitate; pretrain longer, or give easier "
+        "problems"
+    )
 
 
 def draw(cfg: Config, policy: LanguagePolicy, world: World, r: int, run: Run) -> Any:

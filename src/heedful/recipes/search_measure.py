@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from heedful.errors import HeedfulError
 from heedful.evals.intervals import Interval, share
 from heedful.evals.streams import accuracy_by_budget, error_counts
 from heedful.policies.language import Completion, LanguagePolicy
@@ -136,7 +137,16 @@ def measure(
 
 
 def room(policy: LanguagePolicy, prompts: Sequence[str], wanted: int) -> int:
-    """Tokens a stream may have: what is asked for, and no more than the context has beside the longest problem."""
-    longest = max((len(policy.encoder.prompt(prompt)) for prompt in prompts), default=1)
-    left = max(1, policy.context - longest)
+    """Tokens a stream may have: what is asked for, and no more than the context has beside the longest problem.
+
+    Raises HeedfulError for a problem that fills the context.
+    """
+    lengths = [len(policy.encoder.prompt(prompt)) for prompt in prompts]
+    longest = max(lengths, default=1)
+    left = policy.context - longest
+    if left < 1:
+        raise HeedfulError(
+            f"a problem has {longest} tokens, and the model's context {policy.context}: leave it out, or train with a "
+            f"longer --context (it begins {prompts[lengths.index(longest)]!r:.80})"
+        )
     return min(wanted, left) if wanted else left

@@ -54,7 +54,7 @@ def finish(page: dict[str, Any], result: dict[str, Any], run: Run) -> dict[str, 
     page = {"job": "search", **page, "limits": [*page.get("limits", []), *LIMITS]}
     if run.rank == 0:
         for name, value in (("report.json", page), ("result.json", result)):
-            text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+            text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
             write_file(run.path(name), text.encode())
         write_report(run.folder)
     return result
@@ -170,11 +170,17 @@ def examples(measured: Mapping[str, Measured], each: int = 4) -> list[dict[str, 
                 "group": name,
                 "label": "solved" if solved[i] else "not solved",
                 "before": {"text": one.reasons[i][0] or ("solved" if solved[i] else "not solved")},
-                "after": {"text": one.texts[i][0], "score": float(one.score[i, 0])},
+                "after": {"text": one.texts[i][0], "score": _score(one, i)},
             }
             for i in picked
         ]
     return shown
+
+
+def _score(one: Measured, i: int) -> float | None:
+    """Of the first stream of a problem; None where the verifier had no opinion."""
+    score = float(one.score[i, 0])
+    return score if score == score else None
 
 
 def change_rows(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> list[dict[str, Any]]:
@@ -277,7 +283,7 @@ def pairs_shown(
         rest = [i for i in range(len(old.prompts)) if i not in set(changed)]
         for i in [*changed[:each], *rest[: each // 2]]:
             sides = {
-                side: {"text": one.texts[i][0], "score": float(one.score[i, 0]), "notes": one.reasons[i][0]}
+                side: {"text": one.texts[i][0], "score": _score(one, i), "notes": one.reasons[i][0]}
                 for side, one in (("before", old), ("after", new))
             }
             shown.append({"input": old.prompts[i], "group": name, **sides})

@@ -88,11 +88,14 @@ def find(cfg: Config) -> Found:
     if path.is_dir():
         name, file = kept(path, cfg.set)
         rows = _row(file, cfg.problem)
-        prompt = rows["prompt"]
+        try:
+            prompt, text = str(rows["prompt"]), str(rows["completions"][0]["text"])
+        except (KeyError, IndexError, TypeError) as error:
+            raise HeedfulError(
+                f"{file}: problem {cfg.problem} has no prompt with a completion; run the job again into another folder"
+            ) from error
         _countdown(prompt, path)
-        return Found(
-            f"{name or path.name}, problem {cfg.problem}", f"{prompt} {rows['completions'][0]['text']}"
-        )
+        return Found(f"{name or path.name}, problem {cfg.problem}", f"{prompt} {text}")
     if cfg.set:
         raise HeedfulError(f"--set is for runs, and {path} is none")
     row = _row(path, cfg.problem)

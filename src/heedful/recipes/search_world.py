@@ -106,7 +106,8 @@ def world_text(settings: Settings) -> dict[str, Any]:
 def world_of(model: str, **given: Any) -> Settings:
     """The settings of the run that made a model, with those that are given (not empty) instead of its own.
 
-    Raises HeedfulError when the model is of no run of `heedful search` and nothing is given, or world.json is damaged.
+    Raises HeedfulError when the model is of no run of `heedful search` and nothing is given, when what is given has no
+    meaning for Countdown, or world.json is damaged.
     """
     folder = Path(model).expanduser()
     given = {name: value for name, value in given.items() if value}
@@ -118,9 +119,16 @@ def world_of(model: str, **given: Any) -> Settings:
                 own: dict[str, Any] = {
                     k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k in known
                 }
-                return replace(Settings(**own), **given)
+                found = replace(Settings(**own), **given)
             except (ValueError, TypeError, AttributeError) as error:
                 raise HeedfulError(f"{place} cannot be read: {error}") from error
+            unused = [name for name in ("eval_prompts", "judge") if name in given]
+            if unused and not (found.data or found.prompts):
+                raise HeedfulError(
+                    f"--{unused[0].replace('_', '-')} goes with problems of your own, and {model} learned Countdown, "
+                    "which has its own verifier and test sets: give --prompts too, or leave it out"
+                )
+            return found
     if not given.get("prompts") or not given.get("judge"):
         raise HeedfulError(
             f"{model} was not made by `heedful search`: say what it is to solve with --prompts FILE and "
