@@ -501,7 +501,6 @@ def test_options_of_pretrain_that_mean_nothing_are_refused(
             "the critic's own streams: the verifier gave no opinion on any of 40 streams",
         ),
         ("--method apa --critic-rounds 0", "None", "round 0: the verifier gave no opinion on any of 8"),
-        ("--method apa --critic-rounds 0", "0.0", "round 0: none of 8 streams is solved"),
     ],
 )
 def test_a_method_without_anything_to_learn_from_says_why(

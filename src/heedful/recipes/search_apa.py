@@ -261,16 +261,11 @@ def round_rows(
     "advantage", "target"}, by token. Where all streams are worth the same, advantages are 0: those of the critic alone
     would be noise.
 
-    Raises NothingToLearn where no stream is judged, and where the first round solves nothing.
+    Raises NothingToLearn where no stream is judged.
     """
     pairs = _groups(policy, samples, feedback)
     _check_judged(pairs, samples, f"round {r}")
     alike = len({score for _, score in pairs}) == 1
-    if not r and alike and pairs[0][1] <= 0:
-        raise NothingToLearn(
-            f"round 0: none of {len(pairs)} streams is solved, so there is nothing to learn; pretrain longer, or give "
-            "easier problems"
-        )
     groups = [group for group, _ in pairs]
     lengths = [len(group.completions[0]) for group in groups]
 
