@@ -16,6 +16,8 @@ from test_prefer import judged, no_git, offline, place, rows, start  # noqa: F40
 
 from heedful.cli import main as heedful
 from heedful.errors import HeedfulError
+from heedful.policies import objectives
+from heedful.policies.packing import Group
 from heedful.recipes import prefer
 from heedful.recipes.prefer_select import in_turn
 from heedful.run import open_run, read_metrics
@@ -279,3 +281,29 @@ def test_a_part_is_judged_while_the_next_is_drawn_and_gives_the_same(
         (tmp_path / "parts/r/feedback.jsonl").unlink()
         stages.sample_and_judge(policy, prompts, 2, judge, names, run, **how)
         assert sizes[4:] == [10]  # the samples were there: judged whole
+
+
+@pytest.mark.parametrize("method", [m for m, one in objectives.METHODS.items() if one.feedback == "samples"])
+def test_rows_of_any_length_add_up_to_one_batch(method: str) -> None:
+    """As micro-batches: each row's loss by its weight, over the sum of the weights."""
+    lengths, weight = [2, 6, 1], objectives.row_weight(method)
+    generator = torch.Generator().manual_seed(0)
+    logp = -torch.rand((3, 6), generator=generator)
+    mask = torch.arange(6)[None] < torch.tensor(lengths)[:, None]
+    numbers = {
+        "old": -torch.rand((3, 6), generator=generator),
+        "advantage": torch.tensor([1.0, -1.0, 0.5]),
+        "weight": torch.tensor([0.5, 1.0, 0.2]),
+    }
+    options = {"clip": 0.2}
+
+    def loss(rows: list[int]) -> float:
+        part = objectives.Batch(
+            logp[rows], mask[rows], {k: v[rows] for k, v in numbers.items()}, [1] * len(rows)
+        )
+        return float(objectives.METHODS[method].loss(part, options)[0])
+
+    rows = [{"group": Group([1], [list(range(n))])} for n in lengths]
+    shares = [weight(row) for row in rows]
+    added = sum(share * loss([i]) for i, share in enumerate(shares)) / sum(shares)
+    assert added == pytest.approx(loss([0, 1, 2]), rel=1e-5)

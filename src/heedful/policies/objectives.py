@@ -322,7 +322,7 @@ def row_weight(method: str, *, negative: str = "none") -> Callable[[Row], float]
 
     if method == "best" and negative != "none":
         return lambda row: 1.0
-    if method in ("sft", "best"):
+    if method in ("sft", "best", "apa"):
         return tokens
     if METHODS[method].feedback == "samples":
         return lambda row: float(len(row["group"].completions))
