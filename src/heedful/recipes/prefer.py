@@ -9,6 +9,7 @@ this job. Departures from it, each on purpose:
 4. Preference pairs from samples are best against worst of N by default; ties are dropped and counted.
 5. Every round's completions are scored once by the reference, so that KL and h_w, h_l are known at every step.
 6. The first round of the moving-average baselines subtracts its own mean, having no earlier one.
+7. kto's reference point is 0, not a KL that is estimated from mismatched pairs of the batch.
 """
 
 from __future__ import annotations
