@@ -604,12 +604,11 @@ def test_a_small_model_draws_large_parts() -> None:
     assert math.isclose(search_apa.DECAY, 0.7)
 
 
-def test_what_is_shown_of_a_stream_without_an_opinion_is_json(tmp_path: Path) -> None:
+def test_what_is_shown_of_a_stream_without_an_opinion_is_json() -> None:
     one = Measured(
         prompts=["p"], texts=[["c"]], reasons=[[""]], score=np.array([[np.nan]]), tokens=np.array([[1]]),
         finished=np.array([[True]]), counts={},
     )  # fmt: skip
     shown = [*search_report.examples({"t": one}), *search_report.pairs_shown({"t": one}, {"t": one})]
     assert [shown[0]["after"]["score"], shown[1]["before"]["score"]] == [None, None]
-    with open_run(tmp_path, {}, seed=0) as run, pytest.raises(ValueError, match="not JSON compliant"):
-        search_report.finish({"title": "t", "odd": math.nan}, {}, run)
+    json.dumps(shown, allow_nan=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from heedful.data.countdown.tokenizer import byte_tokenizer
@@ -51,14 +51,12 @@ def files_world(settings: Settings, tokenizer: Any = None) -> World:
             "another --eval-share"
         )
     kept_out = {prompt_key(prompt) for prompt in held}
-    numbers = [i for i, row in enumerate(examples or ()) if prompt_key(row["prompt"]) not in kept_out]
-    taught = [examples[i] for i in numbers] if examples is not None else []
+    pairs = [(i, row) for i, row in enumerate(examples or ()) if prompt_key(row["prompt"]) not in kept_out]
+    taught = [row for _, row in pairs]
     if tokenizer is not None:
-        for prompt in [*train, *held]:
-            rows_of, i = columns[prompt_key(prompt)]
-            _check_words(tokenizer, prompt, lambda rows_of=rows_of, i=i: rows_of.where(i))
-        for i, row in zip(numbers, taught, strict=True):
-            _check_words(tokenizer, row["completion"], lambda i=i: examples.where(i))  # type: ignore[union-attr]
+        asking = [*train, *held]
+        _check_words(tokenizer, asking, [columns[prompt_key(prompt)] for prompt in asking])
+        _check_words(tokenizer, [row["completion"] for row in taught], [(examples, i) for i, _ in pairs])
     made = tokenizer or _tokenizer(settings, train + held, taught)
     random.Random(settings.seed).shuffle(train)
     aside = min(MOST_VALIDATION, max(1, round(len(train) * VALIDATION_SHARE)))
@@ -76,7 +74,7 @@ def files_world(settings: Settings, tokenizer: Any = None) -> World:
         if not taught:
             raise HeedfulError("there is nothing to imitate: give rows of prompt and completion with --data")
         encoder, groups = Encoder(made, "none"), []
-        for i, row in zip(numbers[: count or None], taught[: count or None], strict=True):
+        for i, row in pairs[: count or None]:
             prompt = encoder.prompt(row["prompt"])
             if len(prompt) >= context:
                 raise HeedfulError(
@@ -130,16 +128,22 @@ def _prompts(rows: Rows, chosen: Sequence[int], columns: dict[bytes, tuple[Rows,
     return found
 
 
-def _check_words(made: Any, text: str, where: Callable[[], str]) -> None:
-    """Raises HeedfulError for a word that the model has no token for: it would not tell it from any other."""
+def _check_words(made: Any, texts: Sequence[str], places: Sequence[tuple[Any, int]]) -> None:
+    """Raises HeedfulError for a word that the model has no token for: it would not tell it from any other.
+
+    places: (rows, number) of each text.
+    """
     unknown = getattr(made, "unk_token_id", None)
-    if unknown is None or unknown not in made(text, add_special_tokens=False)["input_ids"]:
+    if unknown is None or not texts:
         return
-    odd = [w for w in text.split() if unknown in made(w, add_special_tokens=False)["input_ids"]]
-    raise HeedfulError(
-        f"{where()}: the model has no token for {(odd or [text])[0]!r:.60}; leave the row out, or train a model anew "
-        "with such rows among its --data (or with --tokenizer bytes)"
-    )
+    every = made(list(texts), add_special_tokens=False)["input_ids"]
+    for text, ids, (rows, i) in zip(texts, every, places, strict=True):
+        if unknown in ids:
+            odd = [w for w in text.split() if unknown in made(w, add_special_tokens=False)["input_ids"]]
+            raise HeedfulError(
+                f"{rows.where(i)}: the model has no token for {(odd or [text])[0]!r:.60}; leave the row out, or train "
+                "a model anew with such rows among its --data (or with --tokenizer bytes)"
+            )
 
 
 def _judge(spec: str, columns: Mapping[bytes, tuple[Rows, int]]) -> Judge:

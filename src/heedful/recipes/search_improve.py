@@ -163,18 +163,15 @@ def settle(cfg: Config) -> Config:
     """Fill in what the method decides. Raises HeedfulError for options that are out of range or not the method's."""
     own = METHODS[cfg.method]
     given = {name: getattr(cfg, name) for name in own}
-    below = [
-        f"--{n.replace('_', '-')} must not be below 0"
-        for n, v in given.items()
-        if v < 0 and n != "temperature"
-    ]
     filled = {k: own[k] if v < 0 or (v == 0 and k != "temperature") else v for k, v in given.items()}
     wrong = [
         f"--{name.replace('_', '-')} is an option of {' and '.join(methods)}, not of {cfg.method}"
         for name, (default, methods) in OPTION_OF.items()
         if cfg.method not in methods and getattr(cfg, name) != default
     ]
-    wrong = [*below, *wrong]
+    for name, value in given.items():
+        if value < 0 and name != "temperature":
+            wrong.append(f"--{name.replace('_', '-')} must not be below 0")
     cfg = replace(cfg, **filled)
     for name in (
         "rounds",

@@ -54,7 +54,7 @@ def finish(page: dict[str, Any], result: dict[str, Any], run: Run) -> dict[str, 
     page = {"job": "search", **page, "limits": [*page.get("limits", []), *LIMITS]}
     if run.rank == 0:
         for name, value in (("report.json", page), ("result.json", result)):
-            text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+            text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
             write_file(run.path(name), text.encode())
         write_report(run.folder)
     return result
