@@ -144,6 +144,13 @@ def test_schedules_have_transformers_values(name: str, warmup: float) -> None:
         scheduler.step()
 
 
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
+def test_a_share_of_warm_up_leaves_the_last_step_its_rate(name: str) -> None:
+    assert lr_factor(name, 0, 1, 0.1) == 1, "a run of one step learns"
+    assert [lr_factor(name, step, 3, 0.99) for step in range(3)] == [0, 0.5, 1]
+    assert lr_factor(name, 0, 1, 1) == 0, "warm-up in steps is as in transformers"
+
+
 def test_the_schedule_is_what_the_optimiser_gets(tmp_path: Path) -> None:
     trained(tmp_path, config(max_steps=4, warmup=2, lr=0.1))
     assert [lr for _, lr in rows_of(tmp_path, "lr")] == pytest.approx([0.0, 0.05, 0.1, 0.05])

@@ -202,7 +202,9 @@ def test_kl_takes_the_log_ratio_off_the_scores(place: Path, tmp_path: Path) -> N
 # ---- reward models
 
 
-def test_a_reward_model_is_fitted_saved_and_used_again(place: Path, tmp_path: Path) -> None:
+def test_a_reward_model_is_fitted_saved_and_used_again(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from transformers import AutoModelForSequenceClassification
 
     run = tmp_path / "run"
@@ -214,7 +216,12 @@ def test_a_reward_model_is_fitted_saved_and_used_again(place: Path, tmp_path: Pa
     model = AutoModelForSequenceClassification.from_pretrained(run / "reward_model")
     assert model.config.num_labels == 1
     asked = ["--prompts", f"{place}/prompts.jsonl", "--reward-model", f"{run}/reward_model"]
-    assert heedful(start(place, tmp_path / "second", *asked, "--rounds", "1", "--max-steps", "1")) == 0
+    words = start(place, tmp_path / "second", *asked, "--rounds", "1", "--max-steps", "1")
+    assert heedful(words) == 0
+    capsys.readouterr()
+    weights = run / "reward_model/model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert f"data file {weights} has changed since the run began" in refused(words, capsys)
 
 
 def test_held_out_prompts_that_the_reward_model_learned_from_are_left_out(
@@ -243,8 +250,13 @@ def test_json_prints_the_result_and_transformers_loads_the_model(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run = tmp_path / "run"
-    offline(place, run, "--max-steps", "4", "--learning-rate", "1e-2", "--json", "--merged")
+    more = ["--log-every", "3", "--top-k", "5"]
+    offline(place, run, "--max-steps", "4", "--learning-rate", "1e-2", "--json", "--merged", *more)
     printed = json.loads(capsys.readouterr().out)
+    assert printed["steps"] == 4 and len([row for row in rows(run / "metrics.jsonl") if "loss" in row]) == 2
+    # the answers are drawn from 5 tokens; the KL is not estimated on them
+    drawn = [c["logp"] for row in rows(run / "kl/samples.jsonl") for c in row["completions"]]
+    assert len(drawn) == printed["held_out_prompts"] and printed["kl"] < -sum(drawn) / len(drawn)
     assert printed == json.loads((run / "result.json").read_text())
     documented = (Path(__file__).parent.parent / "docs/prefer.md").read_text()
     for key in ("steps", "held_out_pairs", "kl", "h_w", "h_l", "preference_accuracy"):
@@ -339,17 +351,6 @@ def test_held_out_prompts_must_not_be_trained_on(
         start(place, tmp_path / "run", "--data", f"{place}/pairs.jsonl", "--eval-data", str(held)), capsys
     )
     assert "2 prompts are also in" in said and f"{held}:1" in said
-
-
-def test_pairs_longer_than_the_context_are_named(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    long = rows(place / "pairs.jsonl")
-    long[2]["chosen"] = "water " * 600
-    long[5]["rejected"] = "egg " * 600
-    data = write(tmp_path / "long.jsonl", long)
-    said = refused(start(place, tmp_path / "run", "--data", str(data), "--method", "simpo"), capsys)
-    assert f"{data}:3: " in said and f"{data}:6: " in said and "context" in said
 
 
 def test_a_judge_without_differences_is_an_error(

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from heedful.errors import HeedfulError
 from heedful.policies import objectives
 from heedful.policies.packing import Group
 from heedful.recipes import prefer
+from heedful.recipes.plan import WITH_BETA
 from heedful.recipes.prefer_select import in_turn
 from heedful.run import open_run, read_metrics
 
@@ -96,6 +98,18 @@ def test_kl_and_entropy_are_estimates_from_the_samples(place: Path, tmp_path: Pa
     assert first["entropy"] == pytest.approx(-sum(c["logp"] for c in drawn) / tokens, abs=1e-4)
     assert first["kl_ref"] == pytest.approx(0.0, abs=1e-3)
     assert first["length"] == pytest.approx(tokens / len(drawn))
+
+
+@pytest.mark.parametrize("method", ["dpo", "reinforce"])
+def test_samples_that_are_not_drawn_as_the_policy_is_tell_no_kl(
+    method: str, place: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    more = ["--rounds", "1", "--max-steps", "1", "--method", method, "--top-p", "0.9"]
+    judged(place, run, *SHORT, *more)
+    (told,), first = driver(run), steps(run)[0]
+    assert "score" in told and "h_w" in first
+    assert not {"kl", "kl_ref", "kl_sampling", "entropy"} & (set(told) | set(first))
 
 
 @pytest.mark.parametrize("method", ["dpo", "reinforce"])
@@ -200,6 +214,13 @@ def test_best_of_n_with_a_negative_gradient(form: str, place: Path, tmp_path: Pa
         ("--offline-share 1.5", "--offline-share must be from 0 to 1"),
         ("--kl-target 3 --method ppo", "give --kl a first value"),
         ("--kl-target 3 --kl 1", "--kl has no meaning with dpo"),
+        ("--kl-target 3 --kl 1 --method ppo --temperature 0.7", "--kl-target needs samples that tell the KL"),
+        ("--kl-target 3 --kl 1 --method ppo --top-p 0.9", "--kl-target needs samples that tell the KL"),
+        ("--kl-target 3 --kl 1 --method ppo --top-k 9", "--kl-target needs samples that tell the KL"),
+        ("--method rwr --beta 0.5", "--beta has no meaning with rwr (only dpo, robust"),
+        ("--preset paper --method sft --beta 0.5", "--beta has no meaning with sft"),
+        ("--beta -2", "--beta must be a number above 0"),
+        ("--preset paper --lora-alpha 8", "--lora-alpha has no meaning with --lora-rank 0"),
         ("--method ppo --baseline ema", "--baseline has no meaning with ppo's value head"),
         ("--method best --negative-form ratio", "--negative-form has no meaning without --negative"),
         ("--negative worst", "--negative has no meaning with dpo"),
@@ -230,9 +251,38 @@ def test_knobs_of_rounds_without_rounds_are_refused() -> None:
         {"offline_share": 0.5},
         {"eval_rounds": 1},
         {"reference": "ema"},
+        {"n": 8},
     ):
         with pytest.raises(HeedfulError, match="--rounds"):
             prefer.settle(prefer.Config(data="pairs.jsonl", **option))
+
+
+def test_beta_is_the_methods_own_where_none_is_given() -> None:
+    def settled(preset: str = "laptop", **options: Any) -> float:
+        cfg = replace(prefer.preset(preset), data="pairs.jsonl", **options)
+        once = prefer.settle(cfg)
+        assert prefer.settle(once) == once
+        return once.beta
+
+    assert settled() == 0.1, "that of runs begun before"
+    assert settled(method="simpo") == 2.0
+    assert settled(method="simpo", beta=0.1) == 0.1
+    assert settled("paper") == settled("paper", method="sft") == 0.05
+    assert settled(method="sft") == 0.1
+    with pytest.raises(HeedfulError, match="--beta"):
+        settled(beta=0.0)
+    # an adapter of the reward model's own
+    settled(lora_rank=0, lora_alpha=8.0, reward_model="smollm2", rounds=1)
+
+
+@pytest.mark.parametrize("method", objectives.METHODS)
+def test_beta_counts_for_the_methods_that_take_it(method: str) -> None:
+    numbers = {name: torch.tensor([-1.0, -2.0]) for name in ("ref", "advantage", "weight")}
+    logp = torch.tensor([[-0.5, -1.0], [-0.1, -0.2]])
+    part = objectives.Batch(logp, logp < 0, {**numbers, "old": logp - 0.1}, [1, 1])
+    options = {"clip": 0.2, "gamma": 1.0}
+    losses = {float(objectives.METHODS[method].loss(part, {**options, "beta": b})[0]) for b in (0.1, 0.5)}
+    assert (len(losses) == 2) == (method in WITH_BETA)
 
 
 def test_a_trained_round_whose_record_is_gone_is_said(place: Path, tmp_path: Path) -> None:

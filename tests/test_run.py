@@ -122,7 +122,8 @@ def test_the_folder_says_what_it_was_made_with(tmp_path: Path) -> None:
 def test_a_changed_config_seed_or_data_file_is_refused_with_the_difference(tmp_path: Path) -> None:
     data = tmp_path / "d.jsonl"
     data.write_text("1")
-    open_run(tmp_path / "r", FULL, seed=0, data=[data]).close()
+    with open_run(tmp_path / "r", FULL, seed=0, data=[data]) as run:
+        run.once("a.json", dict)
     before = (tmp_path / "r/config.yaml").read_bytes()
     changed = Settings("x", "dpo", Path("a/b"), 3, ["q"], Inner(3e-4))
     data.write_text("2")
@@ -152,13 +153,44 @@ def test_an_option_that_came_later_has_its_default_in_older_runs(tmp_path: Path)
         pass
     with open_run(folder, Settings("a"), seed=0):
         pass
-    with open_run(tmp_path / "other", older, seed=0):
-        pass
+    with open_run(tmp_path / "other", older, seed=0) as run:
+        run.log(1, {"loss": 0.5})
     with pytest.raises(HeedfulError, match="limit: None -> 3"):
         open_run(tmp_path / "other", Settings("a", limit=3), seed=0)
     with pytest.raises(HeedfulError, match=r"name: \(absent\) -> 'a'"):  # it has no default
-        open_run(tmp_path / "third", {"method": "dpo"}, seed=0).close()
+        with open_run(tmp_path / "third", {"method": "dpo"}, seed=0) as run:
+            run.log(1, {"loss": 0.5})
         open_run(tmp_path / "third", Settings("a"), seed=0)
+
+
+@pytest.mark.parametrize("work", ["", "metrics.jsonl", "world.json", "pictures/1.png", "cache/rows.arrow"])
+def test_a_folder_in_which_nothing_was_done_begins_anew_with_other_settings(
+    work: str, tmp_path: Path
+) -> None:
+    data, folder = tmp_path / "d.jsonl", tmp_path / "r"
+    data.write_text("faulty")
+    open_run(folder, {"a": 1}, seed=0, data=[data]).close()
+    (folder / "metrics.jsonl").touch()
+    if work:
+        (folder / work).parent.mkdir(exist_ok=True)
+        (folder / work).write_text("{}\n")
+    data.write_text("mended")
+    if work and not work.startswith("cache"):
+        with pytest.raises(HeedfulError, match="a: 1 -> 2"):
+            open_run(folder, {"a": 2}, seed=1, data=[data])
+        return
+    with open_run(folder, {"a": 2}, seed=1, data=[data]) as run:
+        run.once("a.json", dict)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (
+        manifest["seed"] == 1
+        and len(manifest["started"]) == 1
+        and load_yaml(folder / "config.yaml") == {"a": 2}
+    )
+    open_run(folder, {"a": 2}, seed=1, data=[data]).close()
+    data.write_text("changed")
+    with pytest.raises(HeedfulError, match="has changed since the run began"):
+        open_run(folder, {"a": 2}, seed=1, data=[data])
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
@@ -172,7 +204,8 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_refused_start_lets_go_of_the_folder(tmp_path: Path) -> None:
-    open_run(tmp_path / "r", {"a": 1}, seed=0).close()
+    with open_run(tmp_path / "r", {"a": 1}, seed=0) as run:
+        run.once("a.json", dict)
     with pytest.raises(HeedfulError):
         open_run(tmp_path / "r", {"a": 2}, seed=0)
     open_run(tmp_path / "r", {"a": 1}, seed=0).close()

@@ -17,10 +17,11 @@ Groups = Callable[[nn.Module], Sequence[dict[str, Any]]]
 def lr_factor(schedule: str, step: int, total: int, warmup: float) -> float:
     """What the learning rate is multiplied with at `step` (from 0) of `total`.
 
-    warmup: steps, or a share of all steps when below 1 (rounded up). The values are those of transformers'
-    `get_{constant,linear,cosine}_schedule_with_warmup`: 0 at step 0 of a warm-up, 0 after the last step.
+    warmup: steps, or a share of all steps when below 1 (rounded up, and less than all of them, so that a run of one
+    step learns). The values are those of transformers' `get_{constant,linear,cosine}_schedule_with_warmup` with as
+    many steps: 0 at step 0 of a warm-up, 0 after the last step.
     """
-    rise = math.ceil(warmup * total) if warmup < 1 else int(warmup)
+    rise = min(math.ceil(warmup * total), total - 1) if warmup < 1 else int(warmup)
     if step < rise:
         return step / max(1, rise)
     if schedule == "constant":

@@ -191,7 +191,8 @@ def open_run(
     sha256 the manifest keeps; names that are no files are kept as they are.
 
     Raises `HeedfulError` when another process has the folder open, when the config, the seed or a data file
-    differs from the one the run began with (every difference is listed), or when it cannot be written.
+    differs from the one the run began with (every difference is listed), or when it cannot be written. A folder in
+    which nothing has been done yet takes on other settings and data: the run begins anew.
     """
     folder = Path(folder)
     rank, world = join_processes()
@@ -267,19 +268,28 @@ def _begin(
             for name, sha in hashes.items()
             if before.get("data", {}).get(name, sha) != sha
         ]
-        if lines:
+        if lines and not _untouched(folder):
             listed = "\n  ".join(lines)
             raise HeedfulError(
                 f"{folder} holds a run with other settings:\n  {listed}\n"
                 "Use the old settings to resume it, or another output folder for the new ones."
             )
-        manifest = {**manifest, **before, "config_hash": manifest["config_hash"]}
+        if not lines:
+            manifest = {**manifest, **before, "config_hash": manifest["config_hash"]}
     start = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": command, "versions": versions()}
     manifest["started"] = [*manifest["started"], start]
     write_file(manifest_path, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
     text = dump_yaml(config).encode()
     if not config_path.exists() or config_path.read_bytes() != text:
         write_file(config_path, text)
+
+
+def _untouched(folder: Path) -> bool:
+    """Whether a run folder holds nothing but what opening it and reading data leave there."""
+    metrics = folder / "metrics.jsonl"
+    kept = {"config.yaml", "manifest.json", ".lock", "cache", metrics.name}
+    empty = not metrics.exists() or not metrics.stat().st_size
+    return empty and all(path.name in kept for path in folder.iterdir())
 
 
 def _nothing_held() -> None:

@@ -13,8 +13,11 @@ from heedful.evals import language
 from heedful.evals.intervals import kl_to_start, tie_rate
 from heedful.feedback import Feedback, Judge, Samples, pairs
 from heedful.policies.language import LanguagePolicy
-from heedful.policies.stages import judge_once, sample_once
+from heedful.policies.stages import judge_once, plain_sampling, sample_once
 from heedful.run import Run
+
+PAIRS = 256
+"""Most held-out pairs whose implicit rewards are measured."""
 
 
 @dataclass
@@ -82,16 +85,15 @@ def measure(
     held_pairs: Sequence[dict[str, Any]],
     run: Run,
     *,
-    temperature: float,
-    max_new_tokens: int,
     quiet: bool = False,
-    limit: int = 256,
+    limit: int = PAIRS,
+    **how: Any,
 ) -> Measured:
     """Everything a report says about before and after, each number with its interval where it can have one.
 
-    KL(tuned || start) is estimated on completions of the tuned model at temperature 1: those of `after`, or one
-    more sample a prompt when `after` was drawn at another temperature. Implicit rewards are those of at most
-    `limit` held-out pairs.
+    how: how `after` was drawn, see `answer`. KL(tuned || start) is estimated on completions of the tuned model at
+    temperature 1 with no token cut off: those of `after`, or one more sample a prompt when `after` was drawn
+    otherwise, for their mean log-ratio is then no KL. Implicit rewards are those of at most `limit` held-out pairs.
     """
     prompts = before.samples.inputs
     rows = language.compare(prompts, before.texts, after.texts, before.scores, after.scores, seed=run.seed)
@@ -99,8 +101,9 @@ def measure(
     numbers = {name: value for name, value in signs.items() if not math.isnan(value)}
 
     free = after.samples
-    if temperature != 1:
-        free = sample_once(policy, prompts, 1, "kl/samples", run, quiet=quiet, max_new_tokens=max_new_tokens)
+    if not plain_sampling(**how):
+        whole = {**how, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+        free = sample_once(policy, prompts, 1, "kl/samples", run, quiet=quiet, **whole)
     groups = [policy.group(p, free.outputs[i * free.n : (i + 1) * free.n]) for i, p in enumerate(prompts)]
     with policy.reference():
         start = policy.cached_logps(groups, run)

@@ -201,11 +201,12 @@ def pair_rows(
     shown: str = "",
     reference: Reference | None = None,
     told: bool = False,
+    checked: bool = False,
 ) -> Sequence[Row]:
     """Training rows of preference pairs: {"prompt" or "input", "chosen", "rejected"}, chosen first.
 
     reference: the context in which the policy is the reference; `policy.reference` unless given. told: "drawn" and, for
-    methods without a reference too, "ref" are in the rows, for the metrics alone.
+    methods without a reference too, "ref" are in the rows, for the metrics alone. checked: lengths need no look again.
 
     They are tokenised when they are asked for, so that pairs on disk stay there. Reference log-probabilities are
     computed once and kept in the run folder; shown: a name for the progress display of that.
@@ -217,7 +218,8 @@ def pair_rows(
         prompt = pair["prompt"] if "prompt" in pair else pair["input"]
         return policy.group(prompt, [pair["chosen"], pair["rejected"]])
 
-    check_lengths(len(pairs), group, getattr(pairs, "where", lambda i: f"pair {i + 1}"))
+    if not checked:
+        check_lengths(len(pairs), group, getattr(pairs, "where", lambda i: f"pair {i + 1}"))
     if not check_method(method).reference and not told:
         return Lazy(len(pairs), lambda i: {"group": group(i)})
     with (reference or policy.reference)():

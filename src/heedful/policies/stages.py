@@ -19,6 +19,11 @@ PART = 256  # samples drawn together, which a kill may cost; a row decodes the f
 SMALL_PART = 4096  # the same with a small model, which draws them in seconds
 
 
+def plain_sampling(*, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, **_: Any) -> bool:
+    """Whether these options of sampling draw from the very distribution whose log-probabilities are kept."""
+    return temperature == 1 and top_p == 1 and top_k == 0
+
+
 def sample_once(
     policy: LanguagePolicy,
     prompts: Sequence[Prompt],

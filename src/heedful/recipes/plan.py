@@ -36,6 +36,31 @@ OPTION_OF = {
 }
 
 
+WITH_BETA = ("dpo", "robust", "ipo", "hinge", "simpo", "orpo", "kto")
+BETA, BETA_OF = 0.1, {"simpo": 2.0}
+"""What --beta is where it is not given; Meng et al. 2024 take 2 to 2.5 for SimPO, whose loss is per token."""
+
+
+def beta_of(cfg: Config) -> float:
+    """The beta of the loss: as it is given, or the method's own."""
+    return BETA_OF.get(cfg.method, BETA) if cfg.beta == -1 else cfg.beta
+
+
+def unused(cfg: Config) -> list[str]:
+    """Which options were given and change nothing, each a sentence. A preset's own values nobody gave."""
+    from heedful.recipes.prefer import preset
+
+    usual = preset(cfg.preset)
+    wrong = []
+    if cfg.method not in WITH_BETA and cfg.beta not in (BETA, usual.beta):
+        wrong.append(f"--beta has no meaning with {cfg.method} (only {', '.join(WITH_BETA)})")
+    if not cfg.rounds and cfg.n != usual.n:
+        wrong.append("--n needs rounds: give --rounds")
+    if not cfg.lora_rank and cfg.lora_alpha != usual.lora_alpha and not cfg.reward_model:
+        wrong.append("--lora-alpha has no meaning with --lora-rank 0: there is no adapter")
+    return wrong
+
+
 def problems(cfg: Config) -> list[str]:
     """Why these options cannot run, each a sentence; empty when they can."""
     wrong = []
@@ -131,6 +156,10 @@ def _round_problems(cfg: Config) -> list[str]:
         ]
     if cfg.kl_target and not cfg.kl:
         wrong.append("--kl-target adapts --kl: give --kl a first value above 0")
+    if cfg.kl_target and not (cfg.temperature == 1 and cfg.top_p == 1 and not cfg.top_k):
+        wrong.append(
+            "--kl-target needs samples that tell the KL: leave --temperature at 1, --top-p at 1 and --top-k at 0"
+        )
     if cfg.kl_horizon != 10000.0 and not cfg.kl_target:
         wrong.append("--kl-horizon has no meaning without --kl-target")
     if cfg.method == "ppo" and cfg.value_coef and cfg.baseline != "group":

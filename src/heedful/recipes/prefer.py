@@ -90,8 +90,9 @@ class Config:
     reference_decay: float = 0.6
     """reference ema: what the reference keeps of itself at each round (TR-DPO's 1 - alpha)."""
 
-    beta: float = 0.1
-    """Strength of the reference in dpo, robust, ipo, hinge, kto, orpo and simpo (their papers' beta or lambda)."""
+    beta: float = -1.0
+    """Strength of the reference in dpo, robust, ipo, hinge, kto, orpo and simpo (their papers' beta or lambda); -1 is
+    0.1, with simpo 2."""
     label_smoothing: float = 0.0
     """dpo and robust: assumed share of flipped labels."""
     gamma: float = 1.0
@@ -111,7 +112,7 @@ class Config:
     kl: float = 0.0
     """reinforce, ppo, apa, rwr, best: subtract kl * log(policy/start) from every score (ppo: by token)."""
     kl_target: float = 0.0
-    """Adapt kl towards this KL per completion, in nats; 0 keeps it fixed."""
+    """Adapt kl towards this KL per completion, in nats; 0 keeps it fixed. Needs samples at temperature 1, none cut."""
     kl_horizon: float = 10000.0
     """Completions over which kl adapts."""
 
@@ -221,10 +222,12 @@ def main(cfg: Config) -> int:
     if cfg.dry_run:
         print(plan.describe(cfg))
         return 0
+    from heedful.recipes.prefer_data import model_files
+
     files = [
         f for f in (cfg.data, cfg.prompts, cfg.eval_data, cfg.eval_prompts) if f and not f.startswith("hub:")
     ]
-    files += state_files(cfg.judge, cfg.gold)
+    files += state_files(cfg.judge, cfg.gold) + model_files(cfg.reward_model, cfg.gold)
     with open_run(cfg.out, cfg, seed=cfg.seed, data=files, volatile=VOLATILE) as opened:
         # Of several processes one speaks.
         cfg = replace(cfg, quiet=True, json=False) if opened.rank else cfg
@@ -241,11 +244,12 @@ def settle(cfg: Config) -> Config:
 
     Raises HeedfulError with the reason for every pair of options that has no meaning.
     """
-    from heedful.recipes.plan import problems
+    from heedful.recipes.plan import beta_of, problems, unused
 
     if cfg.rounds < 0:
         cfg = replace(cfg, rounds=2 if cfg.prompts else 0)
-    wrong = problems(cfg)
+    cfg = replace(cfg, beta=beta_of(cfg))
+    wrong = problems(cfg) + unused(cfg)
     if wrong:
         raise HeedfulError("; ".join(wrong))
     return cfg
@@ -264,12 +268,20 @@ def run(cfg: Config, run: Run) -> dict[str, float]:
     data = prefer_data.load(cfg, run)
     lora = Lora(cfg.lora_rank, cfg.lora_alpha) if cfg.lora_rank else None
     how: dict[str, Any] = {"template": cfg.template, "precision": cfg.precision, "device": cfg.device}
-    judge, gold = prefer_data.judge(cfg, data, run, how), prefer_data.gold_judge(cfg, data, how)
+    fitted = prefer_data.is_fitted(cfg)
+    judge = None if fitted else prefer_data.judge(cfg, data, run, how)
+    gold = prefer_data.gold_judge(cfg, data, how)
+    files = prefer_data.judge_files(cfg)
     policy = LanguagePolicy.load(cfg.model, lora=lora, seed=run.seed_for("adapter"), **how)
+    prefer_data.check_lengths(cfg, policy, data)
+    if fitted:
+        judge = prefer_data.judge(cfg, data, run, how)
     policy.keep_reference()
 
     ask: dict[str, Any] = {"n": cfg.eval_n, "quiet": cfg.quiet, **sampling(cfg)}
     before = heldout.answer(policy, data.eval_prompts, judge, "before", run, **ask)
+    # Only now: a judge that failed when it was first asked has judged nothing, and may be corrected unnoticed.
+    warnings = prefer_data.changed(files, run)
     counts = prefer_rounds.learn(cfg, policy, data, judge, gold, run)
     after = heldout.answer(policy, data.eval_prompts, judge, "after", run, **ask)
     measured = heldout.measure(
@@ -278,10 +290,9 @@ def run(cfg: Config, run: Run) -> dict[str, float]:
         after,
         data.eval_pairs or heldout.as_pairs(before),
         run,
-        temperature=cfg.temperature,
-        max_new_tokens=cfg.max_new_tokens,
         quiet=cfg.quiet,
+        **sampling(cfg),
     )
     if gold is not None:
         heldout.add_gold(measured, before, after, gold, run)
-    return prefer_report.finish(cfg, policy, data, before, after, measured, counts, run)
+    return prefer_report.finish(cfg, policy, data, before, after, measured, counts, warnings, run)

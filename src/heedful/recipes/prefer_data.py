@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any, overload
 
 from heedful.data.rows import Rows, open_rows, parse_columns, prompt_key, split_by_prompt
 from heedful.errors import HeedfulError
+from heedful.evals.heldout import PAIRS
 from heedful.feedback import Judge
 from heedful.fit import FitConfig, fit
-from heedful.hub import is_reward_model, save_model
+from heedful.hub import is_reward_model, resolve, save_model
 from heedful.judges.reward import RewardModel, reward_objective
 from heedful.judges.rules import parse_judge
+from heedful.manifest import sha256_of
 from heedful.policies import objectives
-from heedful.policies.backbone import Lora
+from heedful.policies.backbone import Backbone, Lora
+from heedful.policies.language import Completion, LanguagePolicy
+from heedful.policies.packing import Group
 from heedful.recipes.personalize_judge import is_personal, personal_judge
 from heedful.run import Run
 
@@ -166,6 +170,46 @@ def _prompts(rows: Part, row_of: dict[bytes, tuple[Part, int]], limit: int) -> l
     return prompts
 
 
+def check_lengths(cfg: Config, policy: LanguagePolicy, data: Data) -> None:
+    """Raises HeedfulError naming every row that the model's context does not hold: prompts with the longest sample they
+    may get, held-out pairs that are measured, pairs that are learned from."""
+    asked = [*data.eval_prompts, *(data.prompts if cfg.offline_share < 1 else ())]
+    longest = Completion("", (0,) * cfg.max_new_tokens, False, 0.0)
+
+    def where(i: int) -> str:
+        part, row = data.row_of[prompt_key(asked[i])]
+        return part.where(row)
+
+    try:
+        objectives.check_lengths(len(asked), lambda i: policy.group(asked[i], [longest]), where)
+    except HeedfulError as error:
+        raise HeedfulError(
+            f"{error}\nA completion counts as --max-new-tokens {cfg.max_new_tokens}: lower it, or shorten or leave "
+            "out these prompts."
+        ) from None
+    check_pairs(policy, data.eval_pairs[:PAIRS])
+    if not cfg.rounds or cfg.offline_share:
+        check_pairs(policy, data.pairs)
+
+
+def check_pairs(model: Backbone, pairs: Sequence[dict[str, Any]]) -> None:
+    """Raises HeedfulError naming every pair that the model's context does not hold."""
+
+    def group(i: int) -> Group:
+        row = pairs[i]
+        return model.group(row["prompt"], [row["chosen"], row["rejected"]])
+
+    try:
+        objectives.check_lengths(len(pairs), group, getattr(pairs, "where", lambda i: f"pair {i + 1}"))
+    except HeedfulError as error:
+        raise HeedfulError(f"{error}\nShorten or leave out these rows: an answer is never cut.") from None
+
+
+def is_fitted(cfg: Config) -> bool:
+    """Whether the judge is a reward model that must be fitted first."""
+    return bool(cfg.reward_model and not cfg.judge) and not is_reward_model(cfg.reward_model)
+
+
 def judge(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> Judge | None:
     """The judge of the options: a rule, a function, a person, a saved reward model, or one fitted to the pairs here.
 
@@ -202,11 +246,45 @@ def gold_judge(cfg: Config, data: Data, how: dict[str, Any]) -> Judge | None:
     return RewardModel.load(cfg.gold, **how)
 
 
+def model_files(*names: str) -> list[str]:
+    """Weights and settings of the model folders among these: what they say decides a run, so it must not go on with
+    others."""
+    folders = [Path(resolve(name)) for name in names if name and Path(name).expanduser().is_dir()]
+    return [
+        str(file)
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if file.suffix in (".safetensors", ".json")
+    ]
+
+
+def judge_files(cfg: Config) -> dict[str, str | None]:
+    """The Python files that judge, each with its sha256."""
+    files = [spec.rpartition(":")[0] for spec in (cfg.judge, cfg.gold)]
+    return {file: sha256_of(Path(file).expanduser()) for file in files if file.endswith(".py")}
+
+
+def changed(files: dict[str, str | None], run: Run) -> list[str]:
+    """Warns of judges' files that are no longer those the run began with: correcting one is allowed."""
+    began = run.once("judges.json", lambda: files) if files else {}
+    return [
+        f"{file} has changed since the run began: some of the answers were judged by an earlier form of it."
+        for file, content in files.items()
+        if began.get(file, content) != content
+    ]
+
+
 def fit_reward_model(cfg: Config, data: Data, run: Run, how: dict[str, Any]) -> RewardModel:
-    """Fit a Bradley-Terry reward model to the training pairs; it is saved as reward_model/."""
+    """Fit a Bradley-Terry reward model to the training pairs; it is saved as reward_model/.
+
+    Raises HeedfulError naming every pair, held out or not, that is longer than its context.
+    """
     model = RewardModel.load(
         cfg.reward_model, lora=Lora(cfg.lora_rank or 16, cfg.lora_alpha), seed=run.seed_for("reward"), **how
     )
+
+    for pairs in (data.pairs, data.eval_pairs):
+        check_pairs(model, pairs)
 
     def rows(part: Sequence[dict[str, Any]]) -> list[objectives.Row]:
         return [

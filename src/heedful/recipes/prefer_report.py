@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from heedful import hub
@@ -33,18 +34,19 @@ def finish(
     after: Answers,
     measured: Measured,
     counts: dict[str, int],
+    warnings: Sequence[str],
     run: Run,
 ) -> dict[str, Any]:
-    """Save the model, write heldout.jsonl, result.json, report.json and report.html; returns the result."""
-    steps = sum(
-        "loss" in row and str(row.get("stage", "")).startswith("round") for row in read_metrics(run.folder)
-    )
+    """Save the model, write heldout.jsonl, result.json, report.json and report.html; returns the result.
+
+    warnings: what the report says besides the signs of reward hacking.
+    """
     result: dict[str, Any] = {
         "job": "prefer",
         "method": cfg.method,
         "rounds": cfg.rounds,
         "seed": cfg.seed,
-        "steps": steps,
+        "steps": steps_taken(run),
         "held_out_prompts": len(before.samples.inputs),
         **{f"selected_{name}": count for name, count in counts.items()},
         **{name: round(value, 6) for name, value in measured.numbers.items()},
@@ -63,7 +65,7 @@ def finish(
         "title": f"{model_title(cfg.model)} after {cfg.method}",
         "job": "prefer",
         "summary": summary,
-        "warnings": measured.warnings,
+        "warnings": [*warnings, *measured.warnings],
         "comparisons": measured.rows,
         "curves": curves(cfg),
         "samples": language.pick_samples(held),
@@ -92,6 +94,16 @@ def finish(
         _write(run, "result.json", json.dumps(result, ensure_ascii=False, indent=1))
         write_report(run.folder)
     return result
+
+
+def steps_taken(run: Run) -> int:
+    """Optimiser steps of all rounds: each logs its last one, whatever --log-every is."""
+    last: dict[str, int] = {}
+    for row in read_metrics(run.folder):
+        stage = str(row.get("stage", ""))
+        if "loss" in row and stage.startswith("round"):
+            last[stage] = max(last.get(stage, 0), int(row["step"]))
+    return sum(last.values())
 
 
 def _write(run: Run, name: str, text: str) -> None:

@@ -27,6 +27,7 @@ from heedful.policies.actor_critic import value_head
 from heedful.policies.language import LanguagePolicy
 from heedful.processes import gather
 from heedful.recipes import prefer_select
+from heedful.recipes.plan import beta_of
 from heedful.recipes.prefer_data import Data
 from heedful.recipes.prefer_select import Record
 from heedful.recipes.settings import fit_config, sampling
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from heedful.recipes.prefer import Config
 
 LOSS_OPTIONS = (
-    *("beta", "label_smoothing", "gamma", "clip", "tau", "value_coef", "value_clip"),
+    *("label_smoothing", "gamma", "clip", "tau", "value_coef", "value_clip"),
     *("negative", "negative_form", "negative_weight", "negative_floor"),
 )
 SHOWN = (
@@ -57,12 +58,13 @@ def learn(
 ) -> dict[str, int]:
     """Learn from --data as it is, or in rounds; returns what was selected and left out, counted over all rounds.
 
+    data: rows that the model's context holds, see `prefer_data.check_lengths`.
     Raises HeedfulError when the judge of a round gives no usable difference.
     """
     critic = value_head(policy) if cfg.method == "ppo" and cfg.value_coef else None
     if not cfg.rounds:
         shown = "" if cfg.quiet else "round0/reference"
-        rows = objectives.pair_rows(policy, data.pairs, cfg.method, run, shown=shown)
+        rows = objectives.pair_rows(policy, data.pairs, cfg.method, run, shown=shown, checked=True)
         _fit(cfg, policy, critic, rows, 0, {}, run)
         return {}
     counts: dict[str, int] = {}
@@ -122,7 +124,7 @@ def _fit(
     module = (
         nn.ModuleDict({"policy": policy.module, "value": critic}) if critic is not None else policy.module
     )
-    options = {name: getattr(cfg, name) for name in LOSS_OPTIONS}
+    options = {**{name: getattr(cfg, name) for name in LOSS_OPTIONS}, "beta": beta_of(cfg)}
     fit(
         f"round{r}",
         objectives.objective(policy, cfg.method, critic=critic, told=told, **options),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from heedful.feedback import (
 from heedful.policies import objectives
 from heedful.policies.actor_critic import next_kl, ppo_targets, token_values
 from heedful.policies.language import Completion, LanguagePolicy
-from heedful.policies.stages import judge_once, sample_and_judge
+from heedful.policies.stages import judge_once, plain_sampling, sample_and_judge
 from heedful.recipes.prefer_data import Data
 from heedful.recipes.prefer_reference import referring
 from heedful.recipes.settings import sampling
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 """round.json. Of the round: counts (of the selection), score (mean, null where nobody scored), tie_rate, kl (mean
-log-ratio to the start model of its own samples, nats per completion), kl_coef (used), updates_per_refresh (steps until
-the next samples: how stale the last of them are), reuse (passes). Of all rounds so far: samples_used, reward_queries,
-score_sum, scored, ema."""
+log-ratio to the start model of its own samples, nats per completion; null where they were drawn at another temperature
+than 1 or with tokens cut off), kl_coef (used), updates_per_refresh (steps until the next samples: how stale the last of
+them are), reuse (passes). Of all rounds so far: samples_used, reward_queries, score_sum, scored, ema."""
 Judged = tuple[Samples, Feedback]
 
 
@@ -81,6 +82,8 @@ def round_rows(
         made = objectives.sample_rows(policy, rows, cfg.method, run, name=f"round{r}", reference=reference)
     if critic is not None:
         _with_targets(cfg, policy, critic, made, coefficient, r, run)
+    if not plain_sampling(**sampling(cfg)):
+        made = objectives.Lazy(len(made), partial(_not_drawn, made))
     return made, _record(cfg, before, drawn, parts, made, counts, coefficient)
 
 
@@ -196,6 +199,12 @@ def _with_targets(
     )
     for row, value, numbers in zip(rows, values, made, strict=True):
         row |= {"value": value, **numbers}
+
+
+def _not_drawn(rows: Sequence[dict[str, Any]], i: int) -> dict[str, Any]:
+    """Row i as one that no policy sampled, so that its metrics leave out KL and entropy: of samples at another
+    temperature or with tokens cut off the means of log-probabilities are neither."""
+    return {**rows[i], "drawn": [math.nan] * len(rows[i]["drawn"])}
 
 
 def _record(
