@@ -20,6 +20,7 @@ from test_demos_train import SMALL
 from heedful.data.episodes import open_episodes
 from heedful.data.table import Table
 from heedful.data.table.operator import Operator
+from heedful.data.table.render import Pictures
 from heedful.data.table.scene import vary
 from heedful.data.table.sets import draw_trial, generate, held_out_scene, in_domain_tasks
 from heedful.errors import HeedfulError
@@ -82,13 +83,13 @@ def test_a_demonstration_that_is_given_back_in_chunks_succeeds(
     shown: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every action once, in order, none twice: a policy that was carried out a step late would not open the drawer."""
-    done, act = [], Table.act
+    done, move = [], Table.move
 
     def noted(self: Table, action: Any, space: Any) -> Any:
         done.append(action)
-        return act(self, action, space)
+        return move(self, action, space)
 
-    monkeypatch.setattr(Table, "act", noted)
+    monkeypatch.setattr(Table, "move", noted)
     policy = Told(action_of(shown.to, shown.grip, shown.at))
     (row,) = tried(ACTING, policy, [0])
     assert row["success"] == 1 and row["steps"] <= len(shown.to) and row["stuck"] == 0
@@ -105,6 +106,32 @@ def test_a_demonstration_that_is_given_back_in_chunks_succeeds(
         or "drawer" in (row["instruction"])
     )
     assert tried(ACTING, Told(policy.actions), [0]) == [row]
+
+
+@pytest.mark.parametrize("history", [1, 2, 9])
+def test_frames_that_the_policy_is_not_shown_are_not_drawn(
+    history: int, shown: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A film needs all of them: what the policy sees is the same with one."""
+    drawn, draw = [], Pictures.draw
+
+    def noted(self: Pictures, *given: Any) -> Any:
+        drawn.append(1)
+        return draw(self, *given)
+
+    monkeypatch.setattr(Pictures, "draw", noted)
+    acting, seen, counts = replace(ACTING, history=history), [], []
+    for film in (lambda i: None, lambda i: tmp_path / f"{i}.mp4"):
+        policy = Told(action_of(shown.to, shown.grip, shown.at))
+        with Trials(acting, seed=0, parallel=1, max_steps=24) as trials:
+            drawn.clear()
+            trials.run(policy, DRAWER, [0], generator=torch.Generator(), film=film)
+        counts.append(len(drawn))
+        seen.append([{k: v for k, v in looked.items() if k != "task"} for looked in policy.seen])
+    assert counts == [1 + 3 * min(history, 8), 25]
+    assert len(seen[0]) == 3
+    for one, other in zip(*seen, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_deltas_are_added_to_where_the_arm_is(shown: SimpleNamespace) -> None:
@@ -128,14 +155,14 @@ def test_a_moment_of_success_is_none(shown: SimpleNamespace, monkeypatch: pytest
 def test_a_simulation_that_breaks_costs_its_trial_alone(
     shown: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    act = Table.act
+    move = Table.move
 
     def breaks(self: Table, action: Any, space: Any) -> Any:
         if self is trials._tables[0] and self.steps == 3:
             raise HeedfulError("unstable")
-        return act(self, action, space)
+        return move(self, action, space)
 
-    monkeypatch.setattr(Table, "act", breaks)
+    monkeypatch.setattr(Table, "move", breaks)
     policy = Told(action_of(shown.to, shown.grip, shown.at))
     with Trials(ACTING, seed=0, parallel=2, max_steps=16) as trials:
         rows = trials.run(policy, DRAWER, [0, 1], generator=torch.Generator())

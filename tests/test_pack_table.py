@@ -31,6 +31,7 @@ from heedful.data.pack_table.commands import (
 )
 from heedful.data.pack_table.expert import MISTAKES, expert, narrate, write_narrations
 from heedful.data.pack_table.people import CAUSES, Person, ScriptedPerson, TypedPerson
+from heedful.data.table.render import Pictures
 from heedful.errors import HeedfulError
 
 
@@ -86,6 +87,21 @@ def test_nudges_move_as_they_say(blind: PackTable) -> None:
     for bad in ([0] * 4, [0, 0, 0, 0, np.nan]):
         with pytest.raises(HeedfulError, match="5 finite numbers"):
             blind.act(bad)
+
+
+def test_a_step_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, draw = [], Pictures.draw
+
+    def noted(self: Pictures, *given: Any) -> Any:
+        drawn.append(1)
+        return draw(self, *given)
+
+    monkeypatch.setattr(Pictures, "draw", noted)
+    table = PackTable(size=(16, 16))
+    table.reset(0)
+    drawn.clear()
+    assert table.act(np.zeros(5))["wrist"].shape == (16, 16, 3) and len(drawn) == 1
+    table.close()
 
 
 def test_hand_stays_vertical(blind: PackTable) -> None:

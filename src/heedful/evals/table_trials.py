@@ -118,9 +118,11 @@ class Trials:
             shown = stack([{**p.history.read(), "task": p.instruction} for p in running])
             chunks = policy.act(shown, generator=generator)[:, 0].cpu()
             done = executed(chunks, steps=self.acting.steps, past=self.acting.history - 1).numpy()
+            unseen = self.acting.steps - self.acting.history
             for place, actions in zip(running, done, strict=True):
-                for action in actions[: self.max_steps - first]:
-                    self._step(place, task, action)
+                for k, action in enumerate(actions[: self.max_steps - first]):
+                    # the policy is shown none of the frames before, and drawing them costs more than the physics
+                    self._step(place, task, action, shown=k >= unseen or place.film is not None)
                     if place.success or place.broken:
                         break
         for place in places:
@@ -146,21 +148,25 @@ class Trials:
         seen = table.reset(layout)
         recorded = None if film is None else Film(film, HERTZ)
         place = _Place(table, index, spoken, FrameHistory(self.acting.history), seen, recorded)
-        self._look(place, task, seen)
+        self._look(place)
+        self._note(place, task)
         return place
 
-    def _step(self, place: _Place, task: Task, action: NDArray[np.float32]) -> None:
+    def _step(self, place: _Place, task: Task, action: NDArray[np.float32], *, shown: bool) -> None:
         command = command_of(action, place.seen["cartesian_position"], self.acting.actions)
         try:
-            seen = place.table.act(command, "cartesian_position")
+            place.table.move(command, "cartesian_position")
         except HeedfulError as error:
             place.broken = str(error)
             return
-        self._look(place, task, seen)
+        place.seen = place.table.observe(pictures=shown)
+        if shown:
+            self._look(place)
+        self._note(place, task)
         place.held = place.held + 1 if place.table.succeeded(task) else 0
 
-    def _look(self, place: _Place, task: Task, seen: dict[str, Any]) -> None:
-        place.seen = seen
+    def _look(self, place: _Place) -> None:
+        seen = place.seen
         pictures = {
             camera: resized(seen[camera.removeprefix(PREFIX)], (self.acting.size, self.acting.size))
             for camera in self.acting.cameras
@@ -169,13 +175,16 @@ class Trials:
         # copied: PIL's pictures cannot be written to, which torch warns of
         shown = {name: picture.transpose(2, 0, 1).copy() for name, picture in pictures.items()}
         place.history.add({"state": state, **shown})
+        if place.film is not None:
+            beside = np.concatenate(list(pictures.values()), axis=1)
+            place.film.add(beside.repeat(ENLARGED, 0).repeat(ENLARGED, 1))
+
+    @staticmethod
+    def _note(place: _Place, task: Task) -> None:
         tip = place.table.tip
         place.tips.append(tip)
         goal = place.table.place(task.thing).at if task.thing else place.table.handle
         place.nearest = min(place.nearest, float(np.linalg.norm(tip - goal)))
-        if place.film is not None:
-            beside = np.concatenate(list(pictures.values()), axis=1)
-            place.film.add(beside.repeat(ENLARGED, 0).repeat(ENLARGED, 1))
 
 
 def _told(place: _Place) -> dict[str, Any]:

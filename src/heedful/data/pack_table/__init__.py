@@ -153,7 +153,7 @@ class PackTable:
         pose = forward(self.table.joints)
         wanted = rotation_of(np.array([np.pi, 0, pose[5] + given[3] * MOST_RADIANS]))
         twist = rotation_vector(wanted @ rotation_of(pose[3:]).T) / MOST_RADIANS
-        self.table.act(np.concatenate([given[:3], twist, given[4:]]))
+        self.table.move(np.concatenate([given[:3], twist, given[4:]]))
         self._note_stages()
         return self.observe()
 

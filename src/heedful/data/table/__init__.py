@@ -144,6 +144,17 @@ class Table:
         gripper: Literal["velocity", "position"] | None = None,
     ) -> dict[str, Any]:
         """Do one action for 1/15 s and observe; limits as DROID's. Raises HeedfulError for an action that is none."""
+        self.move(action, space, gripper=gripper)
+        return self.observe()
+
+    def move(
+        self,
+        action: ArrayLike,
+        space: ActionSpace = "cartesian_velocity",
+        *,
+        gripper: Literal["velocity", "position"] | None = None,
+    ) -> None:
+        """`act` without a look: pictures cost more than the physics."""
         joints, closed = self.joints, self.gripper
         self.action = action_variants(action, space, joints=joints, gripper=closed, gripper_space=gripper)
         target, grip = within_step(self.action, joints, closed)
@@ -151,26 +162,26 @@ class Table:
         if abs(grip - closed) > 0.004:
             # Otherwise it keeps its last target: a gripper that is asked for nothing does not let go of what it holds.
             self.data.ctrl[7] = OPENING / 2 * (1 - grip)
-        return self._step()
+        self._step()
 
     def hold(self) -> dict[str, Any]:
         """Let 1/15 s pass with the grip released: the robot keeps its last target, and the action is zero."""
         self.action = action_variants(
             np.zeros(7), "cartesian_velocity", joints=self.joints, gripper=self.gripper
         )
-        return self._step()
+        self._step()
+        return self.observe()
 
-    def _step(self) -> dict[str, Any]:
+    def _step(self) -> None:
         for _ in range(SUBSTEPS):
             self._mujoco.mj_step(self.model, self.data)
-        if not np.isfinite(self.data.qpos).all() or any(w.number for w in self.data.warning):
+        if not np.isfinite(self.data.qpos).all() or self.data.warning.number.any():
             raise HeedfulError(
                 f"the simulation of scene {self.scene.number} became unstable at step {self.steps}"
             )
         self.steps += 1
-        return self.observe()
 
-    def observe(self) -> dict[str, Any]:
+    def observe(self, *, pictures: bool = True) -> dict[str, Any]:
         """joint_position (7,), cartesian_position (6,), gripper_position (1,), and a picture for each camera."""
         joints = self.joints
         seen: dict[str, Any] = {
@@ -178,7 +189,7 @@ class Table:
             "cartesian_position": forward(joints),
             "gripper_position": np.array([self.gripper]),
         }
-        if self._pictures is not None:
+        if pictures and self._pictures is not None:
             seen |= dict(zip(self.cameras, self._pictures.draw(self.data, self.cameras), strict=True))
         return seen
 
