@@ -187,6 +187,16 @@ def test_grip_released_is_an_action_of_zero_and_no_motion() -> None:
     assert table.gripper > 0.2
 
 
+def test_a_simulation_that_broke_says_so() -> None:
+    """MuJoCo itself only counts a warning, and begins again from the start."""
+    table = Table(draw_scene(0, 1), cameras=())
+    table.reset(draw_layout(table.scene, Task("lift", table.scene.things[0].name), rng(0)))
+    table.act(np.zeros(7))
+    table.data.qvel[0] = 1e12
+    with pytest.raises(HeedfulError, match="scene 1 became unstable at step 1"):
+        table.act(np.zeros(7))
+
+
 def test_what_is_held_stays_held_while_the_gripper_is_asked_for_nothing() -> None:
     table = Table(draw_scene(0, 2), cameras=())
     task = Task("lift", "red block")
