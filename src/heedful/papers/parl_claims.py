@@ -67,8 +67,8 @@ def claims(done: Done, tier: Tier, name: str, seeds: Sequence[int]) -> list[Clai
         every,
     )
     say(
-        f"PA-RL's policy is ahead of weighted cloning with the same critic, both acting by themselves; the data have "
-        f"{data} (measured: the lead)",
+        "PA-RL's policy is ahead of weighted cloning by a critic of the same kind, both acting by themselves; the data "
+        f"have {data} (measured: the lead)",
         NOT_THERE,
         lambda of: raw(of("parl")) - raw(of("awr")),
         ("parl", "awr"),

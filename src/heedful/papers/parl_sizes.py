@@ -4,7 +4,7 @@ clone    the data imitated
 parl     PA-RL from that clone: ranking, climbing, distilling
 global   the same without climbing (of whose critic's first choice is also "ranking alone")
 local    the same without ranking: one sample, and the data's action, are climbed from
-awr      weighted cloning, with the same critic
+awr      weighted cloning, by a critic of the same kind with settings of its own
 idql     the best of the clone's samples by IQL's critic (diffusion and flow)
 online-* the same methods, and Cal-QL of a Gaussian policy, in the environment afterwards
 """
