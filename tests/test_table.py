@@ -187,8 +187,9 @@ def test_grip_released_is_an_action_of_zero_and_no_motion() -> None:
     assert table.gripper > 0.2
 
 
-def test_a_simulation_that_broke_says_so() -> None:
-    """MuJoCo itself only counts a warning, and begins again from the start."""
+def test_a_simulation_that_broke_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MuJoCo itself only counts a warning, which it logs in the working folder, and begins again from the start."""
+    monkeypatch.chdir(tmp_path)
     table = Table(draw_scene(0, 1), cameras=())
     table.reset(draw_layout(table.scene, Task("lift", table.scene.things[0].name), rng(0)))
     table.act(np.zeros(7))
