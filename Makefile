@@ -22,8 +22,7 @@ PREFER_COMMAND ?= prefer --out $(PREFER_OUT) --prompts examples/prompts.train.js
 	--method ipo --beta 0.03 --temperature 0.7 --learning-rate 6e-4
 
 RUN := .venv/bin/python -m
-# Python compiles what it imports; compiling all that is installed takes a minute.
-INSTALL := $(RUN) pip install --disable-pip-version-check --no-compile -c constraints.txt $(PIP_ARGS)
+INSTALL := $(RUN) pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 # pip exits 1 or 2 when it gives up by itself (no network, no such version) and then leaves nothing half done.
 FAILED := { [ $$? -gt 2 ] || rm -f .venv/.unfinished; exit 1; }
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
