@@ -176,6 +176,14 @@ REFUSED = [
     (["a.jsonl", "--prior", "mlp"], "--prior has no meaning with --builder pca"),
     (["a.jsonl", "--annotators", "who"], "--annotators has no meaning with --builder pca"),
     (["a.jsonl", "--builder", "annotator"], "--builder annotator needs --annotators"),
+    (
+        ["a.jsonl", "--builder", "annotator", "--annotators", "who", "--heads", "7"],
+        "--heads has no meaning with --builder annotator: there is one for each annotator",
+    ),
+    (
+        ["a.jsonl", "--precision", "bf16"],
+        "--precision has no meaning with --features tfidf (only lm, reward)",
+    ),
     (["a.jsonl", "--heads", "1"], "--heads must be at least 2"),
     (["a.jsonl", "--dimensions", "0"], "--dimensions must be at least 1"),
     (["a.jsonl", "--anchor", "-1"], "--anchor must be a number of 0 or more"),
@@ -185,6 +193,8 @@ REFUSED = [
     (["a.jsonl", "--shots", "4"], "--shots has no meaning without --eval"),
     (["a.jsonl", "--eval", "e.jsonl", "--shots", "0"], "--shots must be at least 1"),
     (["a.jsonl", "--scores", "s.npz", "--builder", "prior"], "--builder has no meaning with --scores"),
+    (["a.jsonl", "--scores", "s.npz", "--no-style"], "--style has no meaning with --scores"),
+    (["a.jsonl", "--scores", "s.npz", "--precision", "fp32"], "--precision has no meaning with --scores"),
     (["a.jsonl", "--scores", "s.npz", "--eval", "e.jsonl"], "--eval has no meaning with --scores"),
 ]
 
@@ -207,7 +217,7 @@ def test_every_refusal_has_a_case() -> None:
 
     source = inspect.getsource(personalize_plan.problems) + inspect.getsource(personalize_plan._training)
     # The loop over names makes two refusals of one line.
-    assert source.count("wrong.append") == 17 <= len(REFUSED)
+    assert source.count("wrong.append") == 19 <= len(REFUSED)
 
 
 def test_the_group_says_its_commands(capsys: pytest.CaptureFixture[str]) -> None:

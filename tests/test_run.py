@@ -163,7 +163,9 @@ def test_an_option_that_came_later_has_its_default_in_older_runs(tmp_path: Path)
         open_run(tmp_path / "third", Settings("a"), seed=0)
 
 
-@pytest.mark.parametrize("work", ["", "metrics.jsonl", "world.json", "pictures/1.png", "cache/rows.arrow"])
+@pytest.mark.parametrize(
+    "work", ["", "metrics.jsonl", "world.json", "pictures/1.png", "cache/rows.arrow", "sessions.json"]
+)
 def test_a_folder_in_which_nothing_was_done_begins_anew_with_other_settings(
     work: str, tmp_path: Path
 ) -> None:
@@ -175,7 +177,7 @@ def test_a_folder_in_which_nothing_was_done_begins_anew_with_other_settings(
         (folder / work).parent.mkdir(exist_ok=True)
         (folder / work).write_text("{}\n")
     data.write_text("mended")
-    if work and not work.startswith("cache"):
+    if work and not work.startswith(("cache", "sessions")):
         with pytest.raises(HeedfulError, match="a: 1 -> 2"):
             open_run(folder, {"a": 2}, seed=1, data=[data])
         return

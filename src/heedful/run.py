@@ -287,7 +287,7 @@ def _begin(
 def _untouched(folder: Path) -> bool:
     """Whether a run folder holds nothing but what opening it and reading data leave there."""
     metrics = folder / "metrics.jsonl"
-    kept = {"config.yaml", "manifest.json", ".lock", "cache", metrics.name}
+    kept = {"config.yaml", "manifest.json", ".lock", "cache", "sessions.json", metrics.name}
     empty = not metrics.exists() or not metrics.stat().st_size
     return empty and all(path.name in kept for path in folder.iterdir())
 

@@ -21,7 +21,8 @@ from tyro.conf import Positional, arg
 from heedful.errors import HeedfulError
 
 if TYPE_CHECKING:
-    from heedful.recipes.personalize_data import Data, Featured
+    from heedful.judges.probes import Array
+    from heedful.recipes.personalize_data import Featured
     from heedful.run import Run
 
 VOLATILE = ("json", "quiet", "dry_run", "cache", "device")
@@ -119,15 +120,16 @@ def main(cfg: Config) -> int:
 
     from heedful.data.problems import HUB
     from heedful.recipes import audit_plan, personalize_plan
+    from heedful.recipes.personalize_scores import scores_file
     from heedful.run import open_run
 
     cfg = settle(cfg)
     if cfg.dry_run:
         print(personalize_plan.describe(cfg))
         return 0
-    files = [name for name in (*cfg.files, cfg.eval) if name and not name.startswith(HUB)]
-    audit_plan.refuse_missing(files)
-    data = [*files, *([cfg.scores] if cfg.scores else [])]
+    data = [name for name in (*cfg.files, cfg.eval) if name and not name.startswith(HUB)]
+    audit_plan.refuse_missing(data)
+    data += [str(scores_file(cfg.scores))] if cfg.scores else []
     with open_run(cfg.out, cfg, seed=cfg.seed, data=data, volatile=VOLATILE) as opened:
         result = run(cfg, opened)
     if cfg.json:
@@ -155,37 +157,32 @@ def run(cfg: Config, run: Run) -> dict[str, Any]:
     from heedful.recipes import personalize_data, personalize_report, personalize_targets
     from heedful.sessions import session
 
+    # A folder that something was done in refuses other settings, so all that is wrong in the files is said before.
+    data = personalize_data.load(cfg, run)
+    who = personalize_data.annotators(data, cfg.annotators)
+    scores = personalize_data.saved_scores(cfg, data)
+    groups = personalize_targets.checked(cfg, data)
     with session(run):
-        data = personalize_data.load(cfg, run)
+        if scores is None:
+            made = personalize_data.featured(cfg, data, run)
+        else:
+            made = personalize_data.from_scores(cfg, data, scores, run)
         run.once("pool.jsonl", lambda: personalize_data.pool_rows(data))
         personalize_data.keep_trained(data, run)
-        made = _featured(cfg, data, run)
-        _fit(cfg, data, made, run)
+        _fit(cfg, made, who, run)
         measured = run.once("fit.json", lambda: personalize_report.measure(cfg, data, made, run))
-        targets = personalize_targets.tested(cfg, data, made, run) if cfg.eval else None
+        targets = personalize_targets.tested(cfg, data, made, groups, run, measured) if cfg.eval else None
         return personalize_report.finish(cfg, data, measured, targets, run)
 
 
-def _featured(cfg: Config, data: Data, run: Run) -> Featured:
-    from heedful.recipes import personalize_data
-    from heedful.recipes.personalize_scores import read_scores
-
-    if not cfg.scores:
-        return personalize_data.featured(cfg, data, run)
-    scores = read_scores(cfg.scores)
-    scores.place_files([(one.file, len(one.rows)) for one in data.sources])
-    return personalize_data.from_scores(cfg, data, scores, run)
-
-
-def _fit(cfg: Config, data: Data, made: Featured, run: Run) -> None:
-    """Make the heads and give them the pool's scale, once."""
+def _fit(cfg: Config, made: Featured, who: Array | None, run: Run) -> None:
+    """Make the heads and give them the pool's scale, once. who: the annotator of each training pair."""
     import numpy as np
 
     from heedful.judges.personal import PersonalReward
-    from heedful.recipes.personalize_data import annotators
-    from heedful.recipes.personalize_store import HEADS
+    from heedful.recipes.personalize_store import HEADS, HEADS_DONE
 
-    if run.path(HEADS).exists():
+    if run.path(HEADS_DONE).exists():
         return
     options: dict[str, Any] = {"loss": cfg.loss, "temperature": cfg.temperature, "seed": run.seed}
     if cfg.scores:
@@ -195,6 +192,6 @@ def _fit(cfg: Config, data: Data, made: Featured, run: Run) -> None:
         making = {"heads": cfg.heads, "builder": cfg.builder, "prior_scale": cfg.prior_scale}
         reward = PersonalReward(**making, prior=cfg.prior, anchor=cfg.anchor, **options)  # type: ignore[arg-type]
         chosen, rejected = made.train()
-        reward.fit(chosen, rejected, annotators=annotators(data, cfg.annotators), run=run)
+        reward.fit(chosen, rejected, annotators=who, run=run)
     reward.set_pool(made.first, made.second)
     reward.save(run.path(HEADS))

@@ -75,20 +75,16 @@ def adapt(options: Adapt) -> int:
     if options.undo < 0:
         raise HeedfulError("--undo must be 0 or more")
     person = open_person(options.run)
-    if options.undo > len(person.labels):
-        raise HeedfulError(f"--undo {options.undo}: there are only {len(person.labels)} labels")
     columns = parse_columns(options.columns)
-    taken = [person.undo() for _ in range(options.undo)]
     given = read_labels(options.labels, person, columns) if options.labels else []
-    new = person.take(given)
-    if given or taken:
-        personalize_person.write_page(Path(options.run).expanduser(), person)
+    taken, new = person.change(given, undo=options.undo)
+    personalize_person.renew_page(person)
     if options.json:
         told = personalize_person.state(person) | {"new": new, "known": len(given) - new, "undone": taken}
         print(json.dumps(told, ensure_ascii=False))
         return 0
     if taken:
-        print(f"taken back: {', '.join(map(str, taken))}")
+        print(f"taken back: {', '.join(taken)}")
     print(personalize_person.in_words(person, *((new, len(given)) if given else ())))
     return 0
 

@@ -113,6 +113,9 @@ def load(cfg: Config, run: Run) -> Data:
             )
         )
     facts |= {"training pairs": data.train, "pairs to ask about": len(asked)}
+    unused = len(keys) - int(outside.sum()) - data.train - len(asked)
+    if unused:
+        facts["held out and not asked about: repeats, or more than --pool-limit"] = unused
     return data
 
 
@@ -160,6 +163,22 @@ def annotators(data: Data, column: str) -> Array | None:
     if len(set(found)) < 2:
         raise HeedfulError(f"--annotators {column}: all training pairs have {found[0]!r}; two are needed")
     return np.array(found)
+
+
+def saved_scores(cfg: Config, data: Data) -> SavedScores | None:
+    """The scores in --scores, those of every pair of the pool among them; None without the option.
+
+    Raises HeedfulError with the line that is wrong, or the answer that has none.
+    """
+    from heedful.recipes.personalize_scores import read_scores
+
+    if not cfg.scores:
+        return None
+    scores = read_scores(cfg.scores)
+    scores.place_files([(one.file, len(one.rows)) for one in data.sources])
+    for one in data.sources:
+        scores.of(one.rows, np.flatnonzero(one.pool).tolist(), one.file)
+    return scores
 
 
 # ---- the pool

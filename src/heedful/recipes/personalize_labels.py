@@ -15,7 +15,7 @@ from heedful.data.formats import scan
 from heedful.data.normalise import normalise
 from heedful.data.problems import format_of, place, printable, what
 from heedful.errors import HeedfulError
-from heedful.recipes.personalize_pairs import FIRST, SECOND, Label, oriented, pair_id, printable_lines
+from heedful.recipes.personalize_pairs import FIRST, SECOND, TIE, Label, oriented, pair_id, printable_lines
 from heedful.recipes.personalize_store import Person
 
 SHOWN = 20
@@ -65,6 +65,10 @@ def _label(
 def _of_pair(
     row: Mapping[str, Any], person: Person, columns: Mapping[str, str], where: str, text: bool
 ) -> Label | list[str]:
+    if row.get("label") in (TIE, str(TIE)):
+        return [
+            f"{where}: label: 0.5 is a tie, but chosen and rejected say which is better; give id and label"
+        ]
     made = normalise(row, "preference", columns, text=text)
     errors = [one for one in made.found if one.severity == "error"]
     if errors:

@@ -19,12 +19,12 @@ from heedful.model_folder import read_json
 from heedful.recipes.audit_advice import percent
 from heedful.recipes.audit_report import plain
 from heedful.recipes.personalize_pairs import TIE
+from heedful.recipes.personalize_store import LABELS, Person, open_person
 from heedful.recipes.personalize_targets import ARM_NAMES
 from heedful.report import write_report
 
 if TYPE_CHECKING:
     from heedful.judges.personal import PersonalReward
-    from heedful.recipes.personalize_store import Person
 
 PAGE = "page.json"
 """The page of the fit; that of the person is made of it anew after every change."""
@@ -35,13 +35,14 @@ def state(person: Person) -> dict[str, Any]:
     """What is known of the person, as `heedful personalize adapt --json` prints it."""
     reward = person.reward
     told = reward.diagnose()
+    silent = ("accuracy_uniform", "loss_uniform") if comes_both_ways(person) else ()
     return {
         "labels": len(person.labels),
         "heads": len(reward.heads_),
         "effective_heads": reward.effective_heads_,
         "used": told.used,
         "why": told.why,
-        "figures": plain(dict(told.figures)),
+        "figures": plain({name: value for name, value in told.figures.items() if name not in silent}),
         "weights": {name: float(w) for name, w in heaviest(reward, len(reward.heads_))},
         "doubts": _doubts(told),
     }
@@ -79,12 +80,25 @@ def effective_by_label(person: Person) -> list[tuple[float, float]]:
     return points
 
 
+def comes_both_ways(person: Person) -> bool:
+    """Whether the fit found that its heads come both ways: nothing is then said of their mean, which is rounding."""
+    path = person.run / "fit.json"
+    return path.exists() and bool(read_json(path).get("both_ways"))
+
+
+def renew_page(person: Person) -> None:
+    """Write the report again where labels came after it, from wherever; the fit itself writes the first one."""
+    labels, page = person.run / LABELS, person.run / "report.html"
+    if not labels.exists() or not (person.run / PAGE).exists():
+        return
+    if not page.exists() or page.stat().st_mtime_ns <= labels.stat().st_mtime_ns:
+        write_page(person.run, person)
+
+
 def write_page(folder: Path, person: Person | None = None) -> None:
     """Write report.json and report.html: the page of the fit, with the person's part in front when there are labels."""
     page = read_json(folder / PAGE)
-    if person is None and (folder / "labels.jsonl").exists():
-        from heedful.recipes.personalize_store import open_person
-
+    if person is None and (folder / LABELS).exists():
         person = open_person(folder)
     if person is not None and person.labels:
         page = _personal(page, person)

@@ -16,7 +16,7 @@ BUILDERS_OF = {
     "prior": ("linear", ("prior",)),
     "annotators": ("", ("annotator", "mixture")),
 }
-UNTRAINED = ("builder", "heads", "anchor", "features", "dimensions", "pool_share")
+UNTRAINED = ("builder", "heads", "anchor", "features", "dimensions", "pool_share", "style", "precision")
 """Options of training, which saved scores do without."""
 TOKENS = 350
 """Of a prompt and an answer, where costs are estimated."""
@@ -71,6 +71,10 @@ def _training(cfg: Config) -> list[str]:
             wrong.append(
                 f"--{name.replace('_', '-')} has no meaning with --builder {cfg.builder} (only {', '.join(builders)})"
             )
+    if cfg.precision != "auto" and cfg.features not in ("lm", "reward"):
+        wrong.append(f"--precision has no meaning with --features {cfg.features} (only lm, reward)")
+    if cfg.builder == "annotator" and cfg.heads != 100:
+        wrong.append("--heads has no meaning with --builder annotator: there is one for each annotator")
     if cfg.builder == "annotator" and not cfg.annotators:
         wrong.append("--builder annotator needs --annotators, the column that says who labelled a pair")
     if cfg.heads < 2:
@@ -87,9 +91,12 @@ def describe(cfg: Config) -> str:
     """The plan, the memory and the cost; rows are counted, nothing is learned and no weights are read."""
     from heedful.data.problems import HUB, printable
     from heedful.data.rows import read
+    from heedful.recipes.personalize_scores import scores_file
 
     files = [*cfg.files, *([cfg.eval] if cfg.eval else [])]
     refuse_missing([name for name in files if not name.startswith(HUB)])
+    if cfg.scores:
+        scores_file(cfg.scores)
     counts = {name: sum(1 for _ in read(name)) for name in files}
     rows, trained = sum(counts.values()), sum(counts[name] for name in cfg.files)
     lines = [f"plan ({cfg.preset} preset)"]
@@ -103,7 +110,8 @@ def describe(cfg: Config) -> str:
             + (f", prior of scale {cfg.prior_scale:g}" if cfg.builder in ("prior", "epinet") else ""),
         ]
     lines += [f"  file         {printable(name)}: {count:,} pairs" for name, count in counts.items()]
-    lines.append(f"  pool         {cfg.pool_share:.0%} of the prompts, at most {cfg.pool_limit:,} pairs")
+    share = "all" if cfg.scores else f"{cfg.pool_share:.0%}"
+    lines.append(f"  pool         {share} of the prompts, at most {cfg.pool_limit:,} pairs")
     if cfg.eval:
         lines += _targets(cfg)
     size, weights, flops = _trunk(cfg, rows)

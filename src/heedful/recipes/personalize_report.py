@@ -13,6 +13,7 @@ import numpy as np
 
 from heedful.evals.intervals import Interval, share
 from heedful.judges.probes import Array
+from heedful.judges.reweighting_diagnosis import Used
 from heedful.recipes.audit_advice import percent, span
 from heedful.recipes.audit_report import plain
 from heedful.recipes.personalize_data import population, write_json
@@ -48,12 +49,13 @@ def measure(cfg: Config, data: Data, made: Featured, run: Run) -> dict[str, Any]
     said = 2 * population(data) - 1
     prompts = [json.dumps(row["prompt"], sort_keys=True) for row in run.once("pool.jsonl", list)]
     margins = reward.head_scores(made.first) - reward.head_scores(made.second)
+    both_ways = _cancel(margins)
     heads = np.sort(_right(margins * said[:, None]).mean(0))[::-1]
     found = {
         arm: _by_prompt(
             _right((reward.predict(made.first, arm) - reward.predict(made.second, arm)) * said), prompts
         )
-        for arm in ("uniform", "single")
+        for arm in _arms(both_ways)
     }
     told = reward.diagnose()
     return {
@@ -67,9 +69,21 @@ def measure(cfg: Config, data: Data, made: Featured, run: Run) -> dict[str, Any]
             "worst": float(heads[-1]),
         },
         "disagreement": told.figures["disagreement"],
-        "both_ways": told.used == "single",
+        "both_ways": both_ways,
+        "used": told.used,
         "prompts": len(set(prompts)),
     }
+
+
+def _cancel(margins: Array) -> bool:
+    """Whether heads come both ways, so that their mean is rounding. margins: (P, K)."""
+    size = float(np.sqrt(np.square(margins).mean()))
+    return not size > 0 or float(np.abs(margins.mean(1)).max()) < 1e-6 * size
+
+
+def _arms(both_ways: bool) -> tuple[Used, ...]:
+    """The rewards without a label of which there is something to say."""
+    return ("single",) if both_ways else ("uniform", "single")
 
 
 def _right(margins: Array) -> Array:
@@ -100,7 +114,7 @@ def finish(
     if targets is not None:
         result["targets"] = targets
     accuracy = measured["accuracy"]
-    rows = [[ARM_NAMES[arm], shown(accuracy[arm])] for arm in ("uniform", "single")]
+    rows = [[ARM_NAMES[arm], shown(accuracy[arm])] for arm in _arms(measured["both_ways"])]
     rows += [[f"{which} head", percent(value)] for which, value in measured["head_accuracy"].items()]
     page = {
         "title": "Personal reward model",
@@ -136,24 +150,27 @@ def finish(
 def _said(
     cfg: Config, data: Data, measured: Mapping[str, Any], targets: Mapping[str, Any] | None
 ) -> list[str]:
-    apart = measured["disagreement"]
+    apart, uniform = measured["disagreement"], ""
+    if measured["both_ways"]:
+        uniform = ", which is used until there are labels: these heads come both ways, so that their mean says nothing."
+    else:
+        if measured.get("used") == "single":
+            uniform = ", which is used until there are labels, since these heads were fitted to nobody's"
+        uniform += f"; uniform mean {shown(measured['accuracy']['uniform'])}."
     said = [
         f"{measured['heads']} heads on {measured['features']}; two of them put a pair of the pool the other way round "
         f"{apart:.1%} of the time.",
         "Before any label, by the labels of the files on pairs of unseen prompts: single head "
         + shown(measured["accuracy"]["single"])
-        + (
-            ", which is used until there are labels: these heads come both ways, so that their mean says nothing."
-            if measured["both_ways"]
-            else f", uniform mean {shown(measured['accuracy']['uniform'])}."
-        ),
+        + uniform,
     ]
     if targets is not None:
-        overall, gain = targets["overall"], targets["gains"]["uniform"]
+        plain = _arms(measured["both_ways"])[0]
+        overall, gain = targets["overall"], targets["gains"][plain]
         said.insert(
             0,
             f"With {cfg.shots} labelled pairs of each of {len(targets['rows'])} distributions, reweighting is right on "
-            f"{shown(overall['reweighting'])} of the rest, the uniform mean on {shown(overall['uniform'])}: "
+            f"{shown(overall['reweighting'])} of the rest, the {ARM_NAMES[plain]} on {shown(overall[plain])}: "
             f"{shown_points(gain)} points.",
         )
     return said

@@ -24,11 +24,11 @@ from heedful.errors import HeedfulError
 from heedful.evals.intervals import Interval, paired_bootstrap, share
 from heedful.judges.probes import Array
 from heedful.judges.reweighting_diagnosis import Used
-from heedful.model_folder import read_json
 from heedful.recipes.audit_report import plain
 from heedful.recipes.personalize_data import TRAINED
 from heedful.recipes.personalize_labels import scored_sides
 from heedful.recipes.personalize_pairs import read_arrays
+from heedful.recipes.personalize_person import comes_both_ways
 from heedful.recipes.personalize_scores import scores_in
 from heedful.recipes.personalize_store import Person
 
@@ -94,8 +94,9 @@ def score_file(
         made = _pairs(person, rows, numbers, some, right) if pairs else _answers(person, rows, numbers, some)
         lines += [json.dumps(row | more, ensure_ascii=False) + "\n" for row, more in zip(some, made)]
     write_file(Path(out).expanduser(), "".join(lines).encode())
-    told: dict[str, Any] = {"rows": len(rows), "out": str(out), "used": person.reward.diagnose().used}
-    return told | (right.summary(_both_ways(person)) if pairs else {})
+    told: dict[str, Any] = {"rows": len(rows), "left_out_faulty": rows.report.faulty_rows, "out": str(out)}
+    told["used"] = person.reward.diagnose().used
+    return told | (right.summary(comes_both_ways(person)) if pairs else {})
 
 
 def _kind(file: str, columns: Mapping[str, str]) -> str:
@@ -183,12 +184,6 @@ def _labelled_prompts(person: Person) -> set[bytes]:
     return {prompt_key(person.row(id)["prompt"]) for id in person.labels}
 
 
-def _both_ways(person: Person) -> bool:
-    """Whether the fit has found that its heads come both ways."""
-    path = person.run / "fit.json"
-    return path.exists() and bool(read_json(path).get("both_ways"))
-
-
 def _trained_prompts(person: Person) -> set[int]:
     """The hashes that a fit has kept of the prompts it trained on."""
     path = person.run / TRAINED
@@ -205,6 +200,8 @@ def in_words(told: Mapping[str, Any]) -> str:
     lines = [
         f"scored {told['rows']:,} rows with the {ARM_NAMES[told['used']]}: {printable(str(told['out']))}"
     ]
+    if told["left_out_faulty"]:
+        lines.append(f"faulty rows left out: {told['left_out_faulty']:,}")
     if "tested" in told:
         left = f"{told['left_out_labelled']} labelled, {told['left_out_trained']} trained on"
         if told["accuracy"] is None:

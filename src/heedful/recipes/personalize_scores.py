@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,8 @@ from heedful.data.problems import place, printable, short, what
 from heedful.data.rows import Rows
 from heedful.errors import HeedfulError
 from heedful.recipes.personalize_pairs import Array
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class SavedScores:
@@ -81,16 +82,20 @@ class SavedScores:
         return chosen, rejected
 
 
-def read_scores(file: str) -> SavedScores:
-    """Read a file of saved scores. Raises HeedfulError with the line or the array that is wrong."""
+def scores_file(file: str) -> Path:
+    """Where a file of saved scores is. Raises HeedfulError where there is none, or its name ends otherwise."""
     path = Path(file).expanduser()
     if not path.is_file():
         raise HeedfulError(printable(f"{file}: there is no such file"))
-    if path.suffix == ".npz":
-        return _matrix(path)
-    if file.endswith((".jsonl", ".jsonl.gz")):
-        return _rows(file)
-    raise HeedfulError(printable(f"{file}: saved scores are a .jsonl or an .npz file"))
+    if not file.endswith((".npz", ".jsonl", ".jsonl.gz")):
+        raise HeedfulError(printable(f"{file}: saved scores are a .jsonl or an .npz file"))
+    return path
+
+
+def read_scores(file: str) -> SavedScores:
+    """Read a file of saved scores. Raises HeedfulError with the line or the array that is wrong."""
+    path = scores_file(file)
+    return _matrix(path) if path.suffix == ".npz" else _rows(str(path))
 
 
 def _matrix(path: Path) -> SavedScores:
@@ -178,8 +183,8 @@ def scores_in(
     if len(numbers) != len(called):
         raise HeedfulError(f"{told}there are {len(numbers)} scores, but {len(called)} heads")
     for name, number in zip(called, numbers, strict=True):
-        if type(number) not in (int, float) or not math.isfinite(number):
-            raise HeedfulError(f"{told}{printable(short(name))} is no finite number")
+        if type(number) not in (int, float) or not abs(number) <= LARGEST:
+            raise HeedfulError(f"{told}{printable(short(name))} is no finite number of 32 bits")
     return np.array(numbers, np.float32), called
 
 

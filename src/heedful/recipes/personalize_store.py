@@ -4,7 +4,7 @@ heads/              the fitted heads (`PersonalReward.save`), with the scale tha
 pool.jsonl          pairs the person may be asked about: id, prompt, first, second
 pool.safetensors    features of their answers: first and second, each (P, D)
 features.json       how new text becomes features
-labels.jsonl        what the person said: {"id", "label": 1 | 0 | 0.5, "time"}, or {"undo": 1, "time"}; only appended to
+labels.jsonl        what the person said: {"id", "label": 1 | 0 | 0.5, "time"}, or {"undo": N, "time"}; only appended to
 own/                features of labelled pairs that are not in the pool
 
 The person is always rebuilt from heads/ and labels.jsonl, so a crash loses nothing. Several programs may have the same
@@ -19,7 +19,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from heedful.judges.reweighting_queries import QueryPool
 
 HEADS, POOL, FEATURES, LABELS, OWN = "heads", "pool", "features.json", "labels.jsonl", "own"
-ARRAYS_OF_STATE = (f"{HEADS}/heads.safetensors", f"{HEADS}/personal.json", LABELS)
+HEADS_DONE = f"{HEADS}/personal.json"
+"""Written last: without it a kill has left the heads half made."""
+ARRAYS_OF_STATE = (f"{HEADS}/heads.safetensors", HEADS_DONE, LABELS)
 """What decides a person's reward of given features."""
 
 
@@ -90,20 +92,31 @@ class Person:
 
         Raises HeedfulError naming every label that cannot be taken, with its place.
         """
+        return self.change(labels)[1]
+
+    def change(self, labels: Sequence[Label], *, undo: int = 0) -> tuple[list[str], int]:
+        """Take the last `undo` labels back and then these, all of it or nothing: (ids taken back, how many were new).
+
+        Raises HeedfulError as `take` does, and where there are fewer labels to take back.
+        """
         with self._lock, self._journal.writing_to() as append:
-            new = self._new(labels)
-            if not new:
-                return 0
+            if undo > len(self.labels):
+                raise HeedfulError(
+                    f"{undo} labels cannot be taken back: there are only {len(self.labels)} labels"
+                )
+            gone = list(reversed(self.labels))[:undo]
+            new = self._new(labels, gone)
             self._keep_features(new)
             now = round(time.time(), 3)
-            events = []
+            events: list[dict[str, Any]] = [{"undo": undo, "time": now}] if undo else []
             for one in new:
                 event: dict[str, Any] = {"id": one.id, "label": one.label, "time": now}
                 if one.id not in self._place and one.pair is not None:
                     event |= dict(zip(("prompt", "first", "second"), one.pair, strict=True))
                 events.append(event)
-            append(events)
-        return len(new)
+            if events:
+                append(events)
+        return gone, len(new)
 
     def undo(self) -> str | None:
         """Take the last label back and return the id of its pair; None when there is none."""
@@ -201,30 +214,38 @@ class Person:
 
     # ---- labels.jsonl
 
-    def _new(self, labels: Sequence[Label]) -> list[Label]:
-        """Those that are not known yet, each once. Raises HeedfulError listing all that cannot be taken."""
+    def _new(self, labels: Sequence[Label], gone: Sequence[str]) -> list[Label]:
+        """Those that are not known yet, each once. gone: the ids of labels that count no longer.
+
+        Raises HeedfulError listing all that cannot be taken.
+        """
         new: dict[str, Label] = {}
         wrong: list[str] = []
+        before = {id: label for id, label in self.labels.items() if id not in gone}
+        own = set(self.own) - set(gone)
         for one in labels:
-            told = self._refuse(one, self.labels.get(one.id, new[one.id].label if one.id in new else None))
+            told = self._refuse(one, before.get(one.id), own)
             if told:
                 wrong.append(f"{one.where}: {told}" if one.where else told)
-            elif one.id not in self.labels and one.id not in new:
+            elif one.id not in before:
                 new[one.id] = one
+                before[one.id] = one.label
+                own.add(one.id)
         if wrong:
             more = f"\nand {len(wrong) - 20} more" if len(wrong) > 20 else ""
             raise HeedfulError(printable_lines(wrong[:20]) + more)
         return list(new.values())
 
-    def _refuse(self, one: Label, before: float | None) -> str:
-        """Why a label cannot be taken; empty when it can. before: the label that its pair has."""
+    def _refuse(self, one: Label, before: float | None, own: Container[str]) -> str:
+        """Why a label cannot be taken; empty when it can. before: the label that its pair has. own: labelled pairs
+        outside the pool."""
         if one.label not in (FIRST, SECOND, TIE) or isinstance(one.label, bool):
             return (
                 f"label: {one.label!r} is none of 1 (first is better), 0 (second is better) and 0.5 (neither)"
             )
         if before is not None and before != one.label:
             return f"label: {one.id} has the label {before:g} already, not {one.label:g}; undo that one first"
-        if one.id not in self._place and one.id not in self.own and one.pair is None:
+        if one.id not in self._place and one.id not in own and one.pair is None:
             return f"id: {self._unknown(one.id)}"
         return ""
 
@@ -273,7 +294,7 @@ class Person:
             return
         pair = (event["prompt"], event["first"], event["second"]) if "first" in event else None
         id = str(event["id"])
-        told = self._refuse(Label(id, event["label"], pair), self.labels.get(id))
+        told = self._refuse(Label(id, event["label"], pair), self.labels.get(id), self.own)
         if told:
             raise HeedfulError(f"{where}: {told}")
 
@@ -296,7 +317,11 @@ class Person:
 
     def _keep_features(self, new: Sequence[Label]) -> None:
         """Features of pairs outside the pool go to disk before their labels do."""
-        outside = [one for one in new if one.id not in self._place]
+        outside = [
+            one
+            for one in new
+            if one.id not in self._place and (one.features is not None or one.id not in self._own_features)
+        ]
         unknown = [one.pair for one in outside if one.features is None and one.pair is not None]
         made = iter(zip(*self.features().of_pairs(unknown), strict=True)) if unknown else iter(())
         arrays = {
@@ -319,7 +344,7 @@ def open_person(run: str | Path, *, device: str = "auto") -> Person:
     from heedful.judges.personal import PersonalReward
 
     run = Path(run).expanduser()
-    needed = (FEATURES, f"{POOL}.jsonl", f"{POOL}.safetensors", HEADS)
+    needed = (FEATURES, f"{POOL}.jsonl", f"{POOL}.safetensors", HEADS, HEADS_DONE)
     if not run.is_dir():
         raise HeedfulError(printable(f"there is no run folder {run}; make one: heedful personalize fit"))
     missing = [name for name in needed if not (run / name).exists()]

@@ -41,25 +41,42 @@ ARM_NAMES = {
 REFERENCES = ("uniform", "single", "best_head", "fine_tuned")
 
 
-def tested(cfg: Config, data: Data, made: Featured, run: Run) -> dict[str, Any]:
-    """Adapt to every distribution and score the rest; a distribution is a stage. Returns all results, see `summary`.
+def checked(cfg: Config, data: Data) -> dict[str, Array]:
+    """The row numbers of each distribution; none without an evaluation file.
 
     Raises HeedfulError when no distribution has more pairs than are labelled, and for a row that names none.
     """
-    from heedful.judges.personal import PersonalReward
-    from heedful.recipes.personalize_data import evaluation_features
-    from heedful.recipes.personalize_store import HEADS
-
-    assert data.evaluation is not None
+    if data.evaluation is None:
+        return {}
     groups = distributions(data.evaluation, cfg.subset)
-    kept = {name: rows for name, rows in groups.items() if len(rows) > cfg.shots}
-    if not kept:
+    if not any(len(rows) > cfg.shots for rows in groups.values()):
         raise HeedfulError(
             printable(
                 f"{cfg.eval}: no {cfg.subset!r} has more than {cfg.shots} pairs, so nothing would be left to score; "
                 "lower --shots"
             )
         )
+    return groups
+
+
+def tested(
+    cfg: Config,
+    data: Data,
+    made: Featured,
+    groups: Mapping[str, Array],
+    run: Run,
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Adapt to every distribution and score the rest; a distribution is a stage. Returns all results, see `summary`.
+
+    groups: of `checked`. measured: what the heads are before any label.
+    """
+    from heedful.judges.personal import PersonalReward
+    from heedful.recipes.personalize_data import evaluation_features
+    from heedful.recipes.personalize_store import HEADS
+
+    assert data.evaluation is not None
+    kept = {name: rows for name, rows in groups.items() if len(rows) > cfg.shots}
     features: list[dict[str, Array]] = []
     found = []
     for name, rows in kept.items():
@@ -80,7 +97,7 @@ def tested(cfg: Config, data: Data, made: Featured, run: Run) -> dict[str, Any]:
                 flush=True,
             )
     few = {name: len(rows) for name, rows in groups.items() if name not in kept}
-    return summary(found, few, run.seed)
+    return summary(found, few, run.seed, both_ways=measured["both_ways"])
 
 
 def distributions(one: Source, column: str) -> dict[str, Array]:
@@ -131,13 +148,15 @@ def _right(chosen: Array, rejected: Array) -> float:
     return float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))
 
 
-def summary(found: Sequence[dict[str, Any]], few: Mapping[str, int], seed: int) -> dict[str, Any]:
+def summary(
+    found: Sequence[dict[str, Any]], few: Mapping[str, int], seed: int, *, both_ways: bool = False
+) -> dict[str, Any]:
     """Means and standard deviations over draws by distribution, and over all of them with intervals.
 
     The distribution is the unit: every one counts the same, and intervals are a bootstrap over distributions. gains:
-    reweighting less each reference.
+    reweighting less each reference. both_ways: the heads cancel, so that nothing is said of their uniform mean.
     """
-    arms = list(found[0]["accuracy"])
+    arms = [arm for arm in found[0]["accuracy"] if not (both_ways and arm == "uniform")]
     rows = []
     for one in found:
         accuracy = {arm: np.array(one["accuracy"][arm]) for arm in arms}
@@ -157,7 +176,8 @@ def summary(found: Sequence[dict[str, Any]], few: Mapping[str, int], seed: int) 
         "overall": {arm: _interval(lambda arm=arm: bootstrap(means[arm], seed=seed)) for arm in arms},
         "gains": {
             arm: _interval(lambda arm=arm: paired_bootstrap(means[arm], means["reweighting"], seed=seed))
-            for arm in (*REFERENCES, *([OWN] if OWN in arms else []))
+            for arm in (*REFERENCES, OWN)
+            if arm in arms
         },
         "left_out": dict(few),
     }

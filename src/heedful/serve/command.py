@@ -50,7 +50,9 @@ def main(options: Serve) -> int:
     from heedful.recipes.correct_models import pair_folder
 
     if pair_folder(options.run) is not None:
+        _refuse(options, "criterion", "heedful correct")
         return _correct(options)
+    _refuse(options, "out", "heedful personalize")
 
     def make() -> Page:
         from heedful.serve.app import make_app
@@ -58,11 +60,16 @@ def main(options: Serve) -> int:
 
         page = PersonPage(Path(options.run), options.criterion)
         told = f"{printable(page.name)}: {page.progress()}"
-        return Page(
-            make_app(page), told, "every click is on disk", "the same command goes on where this one ended"
-        )
+        stopped = "the same command goes on where this one ended"
+        return Page(make_app(page), told, "every click is on disk", stopped, ended=page.ended)
 
     return serve(make, options.host, options.port, options.token, options.allow_host)
+
+
+def _refuse(options: Serve, name: str, job: str) -> None:
+    """Raises HeedfulError where an option was given that the page of this job does not have."""
+    if getattr(options, name) != getattr(Serve(options.run), name):
+        raise HeedfulError(f"--{name} has no meaning here: {printable(options.run)} is a run of `{job}`")
 
 
 def _correct(options: Serve) -> int:
@@ -77,7 +84,7 @@ def _correct(options: Serve) -> int:
 class Page:
     """An app and what the terminal says: of it, of what is safe, and when it has been stopped.
 
-    microphone: whether the page may listen.
+    microphone: whether the page may listen. ended: done once it has been stopped.
     """
 
     app: Any
@@ -85,6 +92,7 @@ class Page:
     safe: str
     stopped: str
     microphone: bool = False
+    ended: Callable[[], None] = lambda: None
 
 
 def serve(
@@ -128,6 +136,7 @@ def serve(
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
+            page.ended()
             print(f"stopped; {page.stopped}")
     return 0
 

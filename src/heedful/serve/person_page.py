@@ -17,6 +17,7 @@ from heedful.errors import HeedfulError
 from heedful.judges.personal import PersonalReward
 from heedful.judges.reweighting_queries import Criterion
 from heedful.recipes.personalize_pairs import TIE
+from heedful.recipes.personalize_person import renew_page
 from heedful.recipes.personalize_store import HEADS, Person, open_person
 from heedful.report_values import clean, prompt_turns
 
@@ -115,6 +116,12 @@ class PersonPage:
         """What the person said, as `Person.export` has it."""
         with self._lock:
             return self.person.export()
+
+    def ended(self) -> None:
+        """Bring the run's report up to date with the clicks."""
+        with self._lock:
+            self.person.refresh()
+            renew_page(self.person)
 
     # ---- inside
 
