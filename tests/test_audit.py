@@ -372,12 +372,14 @@ REFUSED = [
     ({"seeds": 2}, "--seeds must be at least 3"),
     ({"points": 1}, "--points must be at least 2"),
     ({"shown": -1}, "--shown must be 0 or more"),
+    ({"seed": -1}, "--seed must be 0 or more"),
     ({"eval_share": 1.0}, "--eval-share must be between 0 and 1"),
     ({"clean_below": 0.5, "clean": "o.jsonl"}, "--clean-below must be 0 or more and below 0.5"),
     ({"clean_below": 0.2}, "--clean-below has no meaning without --clean"),
     ({"files": ("a.jsonl", "b.jsonl"), "clean": "o.jsonl"}, "--clean writes one file"),
     ({"clean": "o.csv"}, "its name must end in .jsonl"),
     ({"clean": "./a.jsonl"}, "--clean would write over a file that is read"),
+    ({"eval": "o.dropped.jsonl", "clean": "./o.jsonl"}, "over a file that is read: o.dropped.jsonl"),
 ]
 
 

@@ -240,7 +240,12 @@ def test_existing_verdicts_are_a_critic(place: Path, tmp_path: Path) -> None:
     assert heedful(words) == 0
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["feedback_pairs"] + result["start_prompts"] >= 18
-    assert result["feedback_prompts_without_verdict"] == 27 - result["feedback_pairs"]
+    lacking = result["feedback_prompts_without_verdict"]
+    assert lacking == 27 - result["feedback_pairs"] > 0
+    assert result["feedback_prompts"] == 30 - lacking < result["teacher_sft_prompts"] == 30
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert any(text.startswith("The budgets are not equal") for text in report["warnings"])
+    assert not any("used the same 30 prompts" in text for text in report["summary"])
     assert not (tmp_path / "run/arms/feedback/samples.jsonl").exists()
 
 

@@ -61,7 +61,7 @@ class Config:
     eval_limit: int = 20_000
     """Most held-out pairs of a file that are tested on."""
     shown: int = 20
-    """Suspicious pairs on the page; suspicious.jsonl in the run folder has ten times as many."""
+    """Suspicious pairs on the page; suspicious.jsonl in the run folder has ten times as many of each file."""
     cache: str = ""
     """Folder of the features, kept by content; the default is `features` in $HEEDFUL_CACHE or ~/.cache/heedful."""
     seed: int = 0

@@ -24,6 +24,7 @@ from heedful.errors import HeedfulError
 from heedful.judges import probes
 from heedful.judges.answer_features import cache_key, pair_features
 from heedful.judges.probes import Array, Probe, Rows
+from heedful.manifest import sha256_of
 from heedful.recipes.audit_survey import Survey, content_of, keep, pairs_of, usable_pairs
 from heedful.run import Run
 
@@ -148,6 +149,15 @@ def recipe_of(cfg: Config, surveys: Sequence[Survey]) -> tuple[str, str]:
     return "tuned", f"{cfg.model}, fine-tuned as a reward model (LoRA, one pass) for every fit"
 
 
+def weights_of(cfg: Config) -> str:
+    """What features depend on where --model is a folder, in which another model may be tomorrow: its content."""
+    if cfg.probe not in ("minilm", "lm") or not Path(cfg.model or "-").expanduser().is_dir():
+        return ""
+    from heedful.hub import resolve
+
+    return f" {sha256_of(Path(resolve(cfg.model)))}"
+
+
 def _featurise(cfg: Config, spec: str) -> probes.Featurise:
     if cfg.probe in ("tfidf", "tuned"):
         return pair_features("tfidf", two=spec.startswith("words 2") or cfg.probe == "tuned")
@@ -171,12 +181,13 @@ def learn(
     """Every experiment on every file; features are made when the first fit that is missing needs them."""
     spec, about = recipe_of(cfg, surveys)
     folder = features_folder(cfg)
+    weights = _lazy(lambda: weights_of(cfg))
     featurise = _lazy(lambda: _featurise(cfg, spec))
 
     @cache
     def parts(i: int) -> list[Path]:
         one = surveys[i]
-        key = f"{spec} {content_of(one.file)} {sorted(columns.items())} {int(one.usable.sum())}"
+        key = f"{spec}{weights()} {content_of(one.file)} {sorted(columns.items())} {int(one.usable.sum())}"
         return probes.cached_parts(
             folder,
             key,
@@ -224,6 +235,11 @@ def _learn_file(
     def place() -> tuple[Any, Array]:
         everything = np.ones(count, bool)
         space = probes.learn_space(parts(i), mask(i, rows.train))
+        if not space.width:
+            raise HeedfulError(
+                printable(f"{one.file}: no word is in two training answers, so words teach nothing; ")
+                + "use --probe minilm or lm"
+            )
         sources = [(parts(i), everything), *((parts(k), mask(k, chosen)) for k, chosen in rows.common)]
         return probes.place(sources, space)
 

@@ -106,12 +106,14 @@ def _file(cfg: Config, surveys: Sequence[Survey], i: int, rows: Split, learned: 
     one = surveys[i]
     prompts, words = one.of("prompt"), one.of("words")
     tested, ids = len(rows.test), prompts[rows.test]
-    whole = np.mean([s[-1, :tested] for s in learned.scale], 0)
-    probe, longer = right_of(whole), quality.chosen_longer(words[rows.test])
+    at_sizes = np.mean([right_of(s[:, :tested]) for s in learned.scale], 0).T
+    # Seeds are averaged after they were right or wrong: the margins' mean would be an ensemble, which is better.
+    probe, longer = at_sizes[:, -1], quality.chosen_longer(words[rows.test])
+    direction = np.sign(words[rows.test, 0] - words[rows.test, 1])
+    picked = np.mean([right_of(s[-1, :tested] * direction) for s in learned.scale], 0)
     lengths = quality.length_features(words, one.of("characters"))
     said = right_of(length_margins(lengths, rows.train, rows.test))
     both = by_prompt(np.column_stack([probe, said]), ids)
-    at_sizes = np.mean([right_of(s[:, :tested]) for s in learned.scale], 0).T
     at_levels = np.mean([right_of(s) for s in learned.noise], 0).T
     in_arms = np.mean([right_of(s) for s in learned.information], 0).T
     levels = quality_noise.LEVELS
@@ -125,9 +127,7 @@ def _file(cfg: Config, surveys: Sequence[Survey], i: int, rows: Split, learned: 
         rate(both[:, 0], cfg.seed),
         interval_of(both, lambda m: float(m[0] - m[1]), seed=cfg.seed),
         quality.balanced(probe, longer),
-        float(np.mean(right_of(whole * np.sign(words[rows.test, 0] - words[rows.test, 1]))[longer != 0.5]))
-        if (longer != 0.5).any()
-        else math.nan,
+        float(np.mean(picked[longer != 0.5])) if (longer != 0.5).any() else math.nan,
         quality_scale.scale(learned.sizes, by_prompt(at_sizes, ids), seed=cfg.seed),
         quality_noise.noise(levels, by_prompt(at_levels, ids), seed=cfg.seed),
         quality_information.information(by_prompt(in_arms, ids), seed=cfg.seed),
@@ -231,10 +231,10 @@ def _compare(
     rights, curves = [], []
     for i, (rows, one) in enumerate(zip(splits, learned)):
         margin = np.stack([s[:, len(rows.test) :] for s in one.scale])
+        # A test of right and wrong needs one answer to each pair: that of all seeds together.
         rights.append(right_of(margin[:, -1].mean(0)))
         curves.append(by_prompt(np.mean(right_of(margin), 0).T, ids))
-        per = by_prompt(rights[-1], ids)
-        measured.common_accuracy.append(rate(per, cfg.seed))
+        measured.common_accuracy.append(rate(curves[-1][:, -1], cfg.seed))
         measured.common_curves.append(curves[-1].mean(0).tolist())
         own = quality.length_features(surveys[i].of("words"), surveys[i].of("characters"))
         both = np.concatenate([own, lengths])
@@ -244,7 +244,7 @@ def _compare(
     # The test is for independent rows, which the pairs of one prompt are not.
     apart = quality.one_of_each_prompt(ids, cfg.seed)
     for a, b in combinations(range(len(rights)), 2):
-        table = by_prompt(np.column_stack([rights[a], rights[b]]), ids)
+        table = np.column_stack([curves[a][:, -1], curves[b][:, -1]])
         gap = interval_of(table, lambda m: float(m[0] - m[1]), draws=resampled(table, cfg.seed))
         row: dict[str, Any] = {
             "a": a,
@@ -254,7 +254,7 @@ def _compare(
         }
         for first, second, name in ((a, b, "a_to_reach_b"), (b, a, "b_to_reach_a")):
             row[name] = quality_scale.effective_size(
-                learned[first].sizes, curves[first], by_prompt(rights[second], ids), seed=cfg.seed
+                learned[first].sizes, curves[first], curves[second][:, -1], seed=cfg.seed
             )
         measured.comparisons.append(row)
     corrected = quality_compare.holm([row["p"] for row in measured.comparisons])

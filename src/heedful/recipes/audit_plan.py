@@ -40,8 +40,9 @@ def problems(cfg: Config) -> list[str]:
     for name in ("points", "arm_limit", "eval_limit"):
         if getattr(cfg, name) < 2:
             wrong.append(f"--{name.replace('_', '-')} must be at least 2")
-    if cfg.shown < 0:
-        wrong.append("--shown must be 0 or more")
+    for name in ("shown", "seed"):
+        if getattr(cfg, name) < 0:
+            wrong.append(f"--{name} must be 0 or more")
     if not 0 < cfg.eval_share < 1:
         wrong.append("--eval-share must be between 0 and 1")
     if not 0 <= cfg.clean_below < 0.5:
@@ -52,8 +53,13 @@ def problems(cfg: Config) -> list[str]:
         wrong.append("--clean writes one file: give it one FILE at a time")
     if cfg.clean and not cfg.clean.endswith(".jsonl"):
         wrong.append("--clean writes JSONL: its name must end in .jsonl")
-    if cfg.clean and any(_same(cfg.clean, name) for name in (*cfg.files, cfg.eval) if name):
-        wrong.append("--clean would write over a file that is read")
+    elif cfg.clean:
+        from heedful.recipes.audit_clean import dropped_path
+
+        read = [name for name in (*cfg.files, cfg.eval) if name]
+        for written in (cfg.clean, str(dropped_path(cfg.clean))):
+            if any(_same(written, name) for name in read):
+                wrong.append(f"--clean would write over a file that is read: {written}")
     return wrong
 
 

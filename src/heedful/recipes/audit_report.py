@@ -17,7 +17,7 @@ from heedful.evals.intervals import Interval
 from heedful.recipes.audit_advice import advice, length_explains, names_of
 from heedful.recipes.audit_learn import Learned
 from heedful.recipes.audit_measure import Measured
-from heedful.recipes.audit_survey import Survey, pairs_of
+from heedful.recipes.audit_survey import FAULTY, IDENTICAL, MISMATCH, Survey, pairs_of
 from heedful.recipes.audit_tables import tables
 from heedful.report import write_report
 from heedful.report_plots import SERIES
@@ -73,6 +73,7 @@ def finish(
             "probe": probe,
             "files": [one.file for one in measured.files],
             "evaluation": measured.common or "the held-out pairs of the file",
+            **({"rows of it left out": left_out(surveys[len(cfg.files)])} if cfg.eval else {}),
             "held out": f"{cfg.eval_share:.0%} of the prompts, the same ones in every file",
             "seeds": cfg.seeds,
             "regularisation (C), file by file": [one.strength for one in learned if one.strength is not None],
@@ -160,6 +161,17 @@ def numbers(cfg: Config, measured: Measured, probe: str, said: list[str]) -> dic
     result["prompt_overlap"] = plain(measured.overlap)
     result["advice"] = said
     return result
+
+
+def left_out(evaluation: Survey) -> str:
+    """How many rows of an evaluation file cannot be tested on, by reason."""
+    counts = {
+        "identical answers": IDENTICAL,
+        "answers to different prompts": MISMATCH,
+        "faulty": FAULTY,
+    }
+    found = {what: int((evaluation.state == state).sum()) for what, state in counts.items()}
+    return ", ".join(f"{count:,} {what}" for what, count in found.items() if count) or "none"
 
 
 def warnings(measured: Measured) -> list[str]:

@@ -70,7 +70,9 @@ def _files(measured: Measured, names: list[str]) -> dict[str, Any]:
         row("calibration error", lambda one: f"{one.reliability[0]['ece']:.3f}"),
     ]
     note = (
-        "95% intervals over prompts in brackets; shares of rows or prompts where one stands behind a count."
+        "95% intervals over prompts in brackets; shares of rows or prompts where one stands behind a count. "
+        "Accuracies and the share in which the chosen one is longer are means over prompts; two answers of equally "
+        "many words count half."
     )
     return _grid("The files", note, names, rows)
 

@@ -51,7 +51,7 @@ class Config:
     columns: tuple[str, ...] = ()
     """Column names, as `prompt=instruction completion=output`."""
     drop_faulty_rows: bool = False
-    """Leave out rows of --prompts that have errors, and count them, instead of stopping."""
+    """Leave out rows of --prompts and --eval-prompts that have errors, and count them, instead of stopping."""
     drop_missing: bool = False
     """Leave prompts that the teacher, the critic or the baseline has no answer to out of every arm, and count them,
     instead of stopping."""
@@ -108,7 +108,7 @@ class Config:
     temperature: float = 1.0
     """Of the samples that the critic compares."""
     eval_temperature: float = 0.7
-    """Of the answers to held-out prompts."""
+    """Of the answers to held-out prompts, and of what models and servers write as teacher, critic or baseline."""
     top_p: float = 0.9
     """Of sampling."""
     top_k: int = 0

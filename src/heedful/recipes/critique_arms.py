@@ -57,7 +57,8 @@ FULL = ("teacher_sft", "feedback", "critic_sft", "critic_feedback")
 
 @dataclass
 class Learned:
-    """What an arm used: prompts to imitate on, prompts to get verdicts on, rows learned from, and counts."""
+    """What an arm used: prompts to imitate on, prompts that verdicts were asked for on or are there for, rows learned
+    from, and counts."""
 
     imitated: int
     asked: int
@@ -174,7 +175,8 @@ def _feedback(name: str, cfg: Config, data: Data, roles: Roles, run: Run) -> Lea
         )
         _fit(f"arms/{name}/{cfg.method}", cfg.method, policy, made, settings, run, beta=cfg.beta)
         _save(name, policy, cfg, {"method": cfg.method, "feedback": roles.name("critic")}, run)
-    return Learned(len(data.start), len(data.rest), len(chosen), counts)
+    judged = len(data.rest) - counts.get("prompts_without_verdict", 0)
+    return Learned(len(data.start), judged, len(chosen), counts)
 
 
 def _tokens(policy: LanguagePolicy, prompt: Any, answer: Any, most: int) -> Completion:

@@ -1,16 +1,18 @@
 """What `heedful critique` learns from: prompts, the start's tenth, the held-out part, and who answered what.
 
 The budget is counted in prompts: each of the full arms uses every training prompt once, for an answer to imitate or
-for a verdict of the critic. A prompt that one of them lacks is taken out of all.
+for a verdict of the critic. A prompt that one of them has no answer to is taken out of all.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from heedful.data.rows import open_rows, parse_columns, prompt_key, split_by_prompt
+from heedful.atomic import write_file
+from heedful.data.rows import Rows, open_rows, parse_columns, prompt_key, split_by_prompt
 from heedful.errors import HeedfulError
 from heedful.policies.asking import excerpt
 from heedful.processes import gather
@@ -69,6 +71,7 @@ def load(cfg: Config, run: Run) -> Data:
             run.path("cache"),
             drop_faulty=cfg.drop_faulty_rows,
         )
+        count_faulty(rows, facts)
         held = Part(rows, range(len(rows)))
         refuse_shared(pool, source, held, cfg.eval_prompts)
     else:
@@ -102,14 +105,19 @@ def _pool(cfg: Config, run: Run, facts: dict[str, Any]) -> tuple[Part, str]:
             run.path("cache"),
             drop_faulty=cfg.drop_faulty_rows,
         )
-        if rows.report.faulty_rows:
-            facts["faulty rows left out"] = rows.report.faulty_rows
+        count_faulty(rows, facts)
         return Part(rows, range(len(rows))), cfg.prompts
     from heedful.recipes.critique_roles import answer_rows, file_of
 
     path, generator = file_of(cfg.teacher)
-    rows, kept = answer_rows(path, generator, "teacher", cfg, run)
+    rows, kept = answer_rows(path, generator, "teacher", cfg, facts, run)
     return Part(rows, kept), path
+
+
+def count_faulty(rows: Rows, facts: dict[str, Any]) -> None:
+    """Note for the report how many rows of a file were left out for their errors."""
+    if rows.report.faulty_rows:
+        facts[f"faulty rows left out of {rows.path}"] = rows.report.faulty_rows
 
 
 def _some(part: Part, places: Sequence[int]) -> Part:
@@ -184,8 +192,13 @@ def _answers(
     writer: Writer, prompts: Sequence[Any], role: str, part: str, roles: Roles, cfg: Config, run: Run
 ) -> list[str | None]:
     """The answers of a role, kept once they are complete, so that a file may be completed and the command run again,
-    or once what is missing may be dropped."""
+    or once what is missing may be dropped; with whose they are, as answers/<role>.source.json. Those of another one, or
+    of a file that has changed since, are asked for anew as long as nothing can have been learned from them."""
     who, path = f"the {role.replace('_', ' ')} {roles.name(role)}", run.path(f"answers/{role}.jsonl")
+    source = run.path(f"answers/{role}.source.json")
+    replaceable = run.rank == 0 and source.exists() and not run.path("answers/sources.json").exists()
+    if replaceable and json.loads(source.read_bytes()) != roles.source(role):
+        path.unlink(missing_ok=True)
 
     def make() -> list[dict[str, Any]]:
         texts = [text if text is not None and text.strip() else None for text in writer(prompts)]
@@ -198,6 +211,8 @@ def _answers(
                 f"{who} has no answer to {len(lacking)} of {len(prompts)} {part} prompts, such as {shown}. Give the "
                 "missing answers, or leave these prompts out of every arm with --drop-missing"
             )
+        # before the answers: a kill between the two must not leave them without it
+        write_file(source, json.dumps(roles.source(role)).encode())
         rows = [{"prompt": p, "response": text} for p, text in zip(prompts, texts, strict=True)]
         return [{**row, "generator": roles.name(role)} for row in rows]
 

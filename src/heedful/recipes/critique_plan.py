@@ -60,8 +60,9 @@ def problems(cfg: Config) -> list[str]:
     for name in ("start_share", "eval_share"):
         if not 0 < getattr(cfg, name) < 1:
             wrong.append(f"--{name.replace('_', '-')} must be between 0 and 1")
-    if cfg.lora_rank < 0:
-        wrong.append("--lora-rank must be 0 or more")
+    for name in ("lora_rank", "seed"):
+        if getattr(cfg, name) < 0:
+            wrong.append(f"--{name.replace('_', '-')} must be 0 or more")
     return wrong
 
 
@@ -98,14 +99,15 @@ def _verdicts(cfg: Config) -> bool:
 
 def still_open(cfg: Config) -> list[str]:
     """Settings that nothing in the run folder depends on yet, so that a run stopped by a role can go on with another:
-    the writers until their answers are kept, the critic until its verdicts are."""
+    the writers until all answers are kept, how a language model is asked for verdicts until those of the critic are,
+    and so long the critic itself, unless the answers that are kept are its own."""
     folder, judging = Path(cfg.out), [*ASKED_ABOUT, "critic", "critic_model"]
     if not (folder / "answers" / "sources.json").exists():
         return [*judging, *(name for role in WRITERS for name in (role, f"{role}_model"))]
     verdicts = ("critic.json", "feedback/feedback.jsonl", "critic_feedback/feedback.jsonl")
-    if cfg.critic_answers and not any((folder / "arms" / name).exists() for name in verdicts):
-        return judging
-    return []
+    if any((folder / "arms" / name).exists() for name in verdicts):
+        return []
+    return judging if cfg.critic_answers else [*ASKED_ABOUT]
 
 
 def describe(cfg: Config) -> str:

@@ -48,7 +48,7 @@ def finish(
 ) -> dict[str, Any]:
     """Write heldout.jsonl, result.json, report.json and report.html; returns the result."""
     result = numbers(cfg, data, learned, tried, measured)
-    summary = sentences(cfg, data, roles, measured)
+    summary = sentences(data, roles, learned, measured)
     page = {
         "title": f"{model_title(cfg.model)}: AI feedback or imitation of the critic",
         "job": "critique",
@@ -172,7 +172,7 @@ def decision(gap: Interval) -> str:
 # ---- words
 
 
-def sentences(cfg: Config, data: Data, roles: Roles, measured: Measured) -> list[str]:
+def sentences(data: Data, roles: Roles, learned: dict[str, Learned], measured: Measured) -> list[str]:
     """The sentence a user needs, and the numbers behind it."""
     said = []
     if ("feedback", "critic_sft") in measured.gaps:
@@ -194,8 +194,20 @@ def sentences(cfg: Config, data: Data, roles: Roles, measured: Measured) -> list
             }[decision(plain)]
             + f" (imitation less AI feedback: {_points(plain)})."
         )
-    said.append(f"Each full arm used the same {len(data.train)} prompts once.")
+    if not unequal(data, learned):
+        said.append(f"Each full arm used the same {len(data.train)} prompts once.")
     return said
+
+
+def unequal(data: Data, learned: dict[str, Learned]) -> str:
+    """What a file of verdicts lacks for the budgets to be equal; "" where it lacks nothing."""
+    lacking = max((arm.counts.get("prompts_without_verdict", 0) for arm in learned.values()), default=0)
+    if not lacking:
+        return ""
+    return (
+        f"The budgets are not equal: the critic's file has verdicts on {len(data.rest) - lacking} of the "
+        f"{len(data.rest)} prompts that AI feedback is for, imitation used all {len(data.train)} prompts."
+    )
 
 
 def verdict(measured: Measured, prompts: int) -> str:
@@ -241,6 +253,9 @@ def warnings(
             f"The critic does not prefer its own answers to the teacher's (they win {critic.wins.estimate:.0%}): there "
             "is little to gain from imitating it."
         )
+    short = unequal(data, learned)
+    if short:
+        found.append(f"{short} Add the missing verdicts, or leave these prompts out of --prompts.")
     for name, arm in learned.items():
         if arm.asked and arm.rows < arm.asked / 2:
             found.append(

@@ -83,8 +83,9 @@ def can_write(spec: str) -> bool | None:
 
 def open_roles(cfg: Config, run: Run, data: Data) -> Roles:
     """The roles that the options name. Raises HeedfulError, before anything is learned, for unusable files."""
+    from heedful.recipes.critique_data import count_faulty
+
     models = Models(cfg, run)
-    critic = critic_of(cfg.critic, cfg.critic_model, "critic", cfg, models, data, run)
     writer = (cfg.critic, cfg.critic_model)
     if cfg.critic_answers:
         writer = (cfg.critic_answers, cfg.critic_answers_model)
@@ -92,12 +93,15 @@ def open_roles(cfg: Config, run: Run, data: Data) -> Roles:
         raise HeedfulError(
             f"the critic {cfg.critic} is a reward model, which writes no answers: give --critic-answers"
         )
-    verdicts = None
+    critic, verdicts = None, None
     if kind_of(cfg.critic) == "file":
-        verdicts, critic = verdict_rows(cfg.critic, cfg, run), None
+        verdicts = verdict_rows(cfg.critic, cfg, run)
+        count_faulty(verdicts, data.facts)
+    else:
+        critic = critic_of(cfg.critic, cfg.critic_model, "critic", cfg, models, data, run)
     baseline = None
     if cfg.baseline:
-        baseline = writer_of(cfg.baseline, cfg.baseline_model, "baseline", cfg, models, run)
+        baseline = writer_of(cfg.baseline, cfg.baseline_model, "baseline", cfg, models, data, run)
     named = {
         "teacher": label(cfg.teacher, cfg.teacher_model),
         "critic": label(cfg.critic, cfg.critic_model),
@@ -112,9 +116,9 @@ def open_roles(cfg: Config, run: Run, data: Data) -> Roles:
         if kind_of(spec) in ("server", "model"):
             contents[role] = [cfg.disagreement, cfg.retries, cfg.judge_tokens]
     return Roles(
-        teacher=writer_of(cfg.teacher, cfg.teacher_model, "teacher", cfg, models, run),
+        teacher=writer_of(cfg.teacher, cfg.teacher_model, "teacher", cfg, models, data, run),
         critic=critic,
-        critic_answers=writer_of(*writer, "critic_answers", cfg, models, run),
+        critic_answers=writer_of(*writer, "critic_answers", cfg, models, data, run),
         evaluator=critic_of(cfg.evaluator, cfg.evaluator_model, "evaluator", cfg, models, data, run),
         baseline=baseline,
         verdicts=verdicts,
@@ -186,11 +190,11 @@ class Models:
 # ---- writers
 
 
-def writer_of(spec: str, model: str, role: str, cfg: Config, models: Models, run: Run) -> Writer:
+def writer_of(spec: str, model: str, role: str, cfg: Config, models: Models, data: Data, run: Run) -> Writer:
     """Who writes the answers of a role: a file that has them, or a model that is asked."""
     if kind_of(spec) == "file":
         path, generator = file_of(spec)
-        known = answers_by_prompt(path, generator, role, cfg, run)
+        known = answers_by_prompt(path, generator, role, cfg, data.facts, run)
 
         def look_up(prompts: Sequence[Any]) -> list[str | None]:
             from heedful.data.rows import prompt_key
@@ -220,17 +224,21 @@ def writer_of(spec: str, model: str, role: str, cfg: Config, models: Models, run
     return write
 
 
-def answer_rows(path: str, generator: str, role: str, cfg: Config, run: Run) -> tuple[Rows, list[int]]:
+def answer_rows(
+    path: str, generator: str, role: str, cfg: Config, facts: dict[str, Any], run: Run
+) -> tuple[Rows, list[int]]:
     """The checked rows of a file of answers, and which of them are the generator's. Rows without an answer are left
-    out, so that their prompts are found missing.
+    out, so that their prompts are found missing, and counted in `facts`.
 
     Raises HeedfulError with the generators there are when none is named and there are several, or the one named is
     not there.
     """
     from heedful.data.rows import open_rows, parse_columns
+    from heedful.recipes.critique_data import count_faulty
 
     columns = {"completion": "response", **parse_columns(cfg.columns)}
     rows = open_rows(path, "prompt_completion", columns, run.path("cache"), drop_faulty=True)
+    count_faulty(rows, facts)
     found = [str(row.get("generator") or "") for row in rows]
     names = list(dict.fromkeys(found))
     listed = ", ".join(name for name in names if name)
@@ -244,15 +252,21 @@ def answer_rows(path: str, generator: str, role: str, cfg: Config, run: Run) -> 
     return rows, [i for i, name in enumerate(found) if not generator or name == generator]
 
 
-def answers_by_prompt(path: str, generator: str, role: str, cfg: Config, run: Run) -> dict[bytes, str]:
-    """The first answer to each prompt of a file, by `prompt_key`."""
+def answers_by_prompt(
+    path: str, generator: str, role: str, cfg: Config, facts: dict[str, Any], run: Run
+) -> dict[bytes, str]:
+    """The first answer to each prompt of a file, by `prompt_key`; how many further ones there are is in `facts`."""
     from heedful.data.rows import prompt_key
 
-    rows, kept = answer_rows(path, generator, role, cfg, run)
+    rows, kept = answer_rows(path, generator, role, cfg, facts, run)
     known: dict[bytes, str] = {}
     for i in kept:
         row = rows[i]
         known.setdefault(prompt_key(row["prompt"]), row["completion"])
+    if len(known) < len(kept):
+        facts[f"further answers of the {role.replace('_', ' ')} to the same prompts, not used"] = len(
+            kept
+        ) - len(known)
     return known
 
 
@@ -272,7 +286,10 @@ def critic_of(
     if kind == "file":
         if not Path(spec).is_file() and not spec.startswith(HUB):
             raise HeedfulError(f"the {role}'s file {spec} does not exist")
-        return lambda prompts, first, second: _looked_up(spec, prompts, first, second)
+        from heedful.data.rows import parse_columns
+        from heedful.judges.comparing import from_verdicts
+
+        return from_verdicts(spec, parse_columns(cfg.columns))
 
     def compare(prompts: Sequence[Any], first: Sequence[str], second: Sequence[str]) -> Comparison:
         from heedful.judges import prompted
@@ -294,12 +311,6 @@ def critic_of(
         return asked(prompts, first, second)
 
     return compare
-
-
-def _looked_up(path: str, prompts: Sequence[Any], first: Sequence[str], second: Sequence[str]) -> Comparison:
-    from heedful.judges.comparing import from_verdicts
-
-    return from_verdicts(path)(prompts, first, second)
 
 
 def verdict_rows(path: str, cfg: Config, run: Run) -> Rows:
