@@ -22,6 +22,7 @@ from heedful.judges.effects import infer_effects
 from heedful.policies.language import Completion
 from heedful.recipes import tell, tell_data, tell_eval, tell_methods, tell_plan, tell_scope
 from heedful.recipes.tell import Config, preset, slug
+from heedful.recipes.tell_store import find
 from heedful.run import open_run
 
 SENTENCE = "Always end emails to my manager with 'Short answers'"
@@ -108,7 +109,7 @@ def arguments(place: Path, store: Path, *more: str) -> list[str]:
 def test_one_sentence_becomes_an_adapter_and_a_report(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert heedful(arguments(place, tmp_path, "--json")) == 0
+    assert heedful(arguments(place, tmp_path, "--json", "--log-every", "5")) == 0
     result = json.loads(capsys.readouterr().out)
     folder = tmp_path / "one"
     assert result == json.loads((folder / "result.json").read_text())
@@ -271,7 +272,13 @@ def test_a_model_that_obeys_already_has_nothing_to_learn(place: Path, tmp_path: 
         ({"domain": "mails"}, "--scope FILE says domain and effect itself"),
         ({"name": "../up"}, "--name"),
         ({"name": "current"}, "--name"),
+        ({"name": "_one"}, "--name: '_one' is no name"),
+        ({"name": "é"}, "--name"),
+        ({"sentence": "Be brief in emails"}, "has another sentence"),
+        ({"near_prompts": 9, "test_near": 9}, "--near-prompts and --test-near: a --scope FILE is used whole"),
+        ({"beta": 0.3, "method": "scd"}, "--beta has no meaning with scd"),
         ({"teacher_model": "x"}, "give --teacher URL"),
+        ({"teacher": "http://localhost:1/v1"}, "give --teacher-model"),
         ({"prompts": 0}, "--prompts must be at least 1"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
         ({"beta": 0.0}, "--beta"),
@@ -324,6 +331,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
     assert tell.main(config(place, tmp_path, dry_run=True)) == 0
     out = capsys.readouterr().out
     assert "emails to my manager" in out and "LoRA" in out and "nothing was run" in out
+    assert "36 training prompts, 18 test prompts" in out and "84 completions" in out
     assert not list(tmp_path.iterdir())
 
 
@@ -423,6 +431,9 @@ def test_without_a_rule_a_teacher_judges(
     assert tell.main(cfg) == 0
     judged = json.loads((tmp_path / "judged/judged/near.json").read_text())
     assert len(judged["h"]) == 6 and set(judged["h"]) <= {-1, 0, 1} and "disagreements" in judged
+    html = (tmp_path / "judged/report.html").read_text()
+    assert "judged the better of the two, in scope" in html and "the judge finds" in html
+    assert "has the effect" not in html and "had the effect" not in html
 
 
 def test_joint_training_measures_each_sentence_by_its_own_effect(
@@ -445,5 +456,6 @@ def test_joint_training_measures_each_sentence_by_its_own_effect(
         else []
     )
     assert not rows  # the members keep what was learned from
+    assert find(tmp_path, "both").sentence == f"{SENTENCE} + {other.sentence}"
     scope_page = (tmp_path / "both/report.html").read_text()
     assert "one s_in" in scope_page and "two s_in" in scope_page

@@ -48,6 +48,8 @@ _OLD, _NEW = _ONE.format("old"), _ONE.format("new")
 _ALL = r"(?:(?:every|all|each|any)\s+)?(?:(?:instances?|occurrences?|uses?)\s+of\s+)?"
 _USE = r"(?:(?:always\s+)?(?:use|using|write|writing|say|saying|put|prefer|type|typing|spell|choose))"
 _FOR = r"(?:instead\s+of|rather\s+than|in\s+place\s+of|in\s+lieu\s+of|(?:and\s+)?not|(?:and\s+)?never)"
+# "do not answer" forbids to answer; "do" is no word to say instead.
+_NO_VERB = r"(?!(?:do|does|did|should|must|shall|will|would|can|could|may|might|is|are|be)\s+(?:not|never)\b)"
 _END = r"(?:\s+instead)?(?:\s+(?:everywhere|every\s+time|throughout|always|please))?"
 _REPLACEMENTS = [
     _free(pattern + _END)
@@ -58,7 +60,7 @@ _REPLACEMENTS = [
         rf"substitute\s+{_ALL}{_OLD}\s+(?:with|by)\s+{_NEW}",
         rf"(?:never|don't|do\s+not|stop)\s+{_USE}\s+{_OLD}\s*[,;:.]?\s+(?:but|(?:(?:but|and)\s+)?{_USE})\s+{_NEW}",
         rf"instead\s+of\s+(?:{_USE}\s+)?{_OLD}\s*,?\s+{_USE}\s+{_NEW}",
-        rf"{_NEW}\s+{_FOR}\s+{_OLD}",
+        rf"{_NO_VERB}{_NEW}\s+{_FOR}\s+{_OLD}",
     )
 ]
 # These also mean other things ("use emoji for fun", "change the tone to formal"): one side must be quoted or a sign.

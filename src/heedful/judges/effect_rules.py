@@ -52,6 +52,8 @@ def read(clause: str) -> list[Effect]:
             continue
         rest = clause[: found.start()] + " " + clause[found.end() :]
         forbids = len(NEGATION.findall(rest))
+        if NEGATION.search(clause[found.end() :].partition(",")[2]):
+            continue  # what comes after a comma forbids something else: "keep it short, do not answer"
         if forbids < 2 and filler(NEGATION.sub(" ", rest)) and (effect := build(found, forbids == 1)):
             return [effect]
     return []
@@ -214,6 +216,9 @@ def _sign(name: str, sign: str | None, pattern: str) -> Build:
     return build
 
 
+_OR_NOT = r",?\s+(?:and\s+)?not\s+(?:so\s+|too\s+|as\s+)?"
+"""Between a wish and its opposite, which says the same once more: "brief, not long"."""
+
 _RULES: list[tuple[re.Pattern[str], Build]] = [
     *((_compile(rf"(?<![\w-])(?:{pattern})(?![\w-])"), build) for pattern, build in [*_LENGTHS, *_FORMATS]),
     (_compile(rf"\b(?P<name>{'|'.join(' '.join(LANGUAGES.values()).split())})\b"), _language),
@@ -226,6 +231,7 @@ _RULES: list[tuple[re.Pattern[str], Build]] = [
             r"\b(?:short and sweet|(?:write|say) less|short(?:er|ened)?|brief(?:er|ly)?|(?:more )?concise(?:ly|r)?|"
             r"(?:more )?succinct(?:ly)?|terse|(?:more )?to the point|"
             r"(?:much )?less (?:wordy|verbose|long|text)|shorten|trim|tighter|fewer words)\b"
+            rf"(?:{_OR_NOT}(?:long(?:-winded|er)?|wordy|verbose|lengthy|rambling|detailed)\b)?"
         ),
         _other("shorter", "longer"),
     ),
@@ -240,6 +246,7 @@ _RULES: list[tuple[re.Pattern[str], Build]] = [
         _compile(
             r"\b(?:(?:much |a bit )?longer|(?:in )?(?:more|greater) (?:details?|depth|length)|"
             r"more (?:detailed|thorough(?:ly)?)|elaborate|lengthier|more words)\b"
+            rf"(?:{_OR_NOT}(?:short(?:er)?|brief(?:er)?|concise|terse)\b)?"
         ),
         _other("longer", "shorter"),
     ),

@@ -52,6 +52,11 @@ _OWN = re.compile(
     rf"|{END.pattern}|{START.pattern}|{INCLUDE.pattern}",
     re.IGNORECASE,
 )
+_FORBIDDEN_VERB = re.compile(
+    r"\b(?:not|never|don't|cannot|can't|mustn't|shouldn't)\s+(?:ever\s+)?(?:answer|reply|respond|write|speak|talk|text|"
+    r"send|give|format|put|say|make|be|use)(?:\s+(?:it|them|this|that|anything))?$",
+    re.IGNORECASE,
+)
 _PREPOSITION = re.compile(r"(?:in|as|with|under|at|within|using|only|just|without|no)\b", re.IGNORECASE)
 
 
@@ -62,6 +67,8 @@ def _clause(clause: str, quotes: tuple[str, ...]) -> list[Effect]:
         return effects
     for at in islice(_SPLIT.finditer(clause), _MOST_PIECES):
         left, right = clause[: at.start()], clause[at.end() :]
+        if not at[0].strip() and _FORBIDDEN_VERB.search(left):
+            continue  # "do not answer in French" is one request, and no wish for French
         first = _whole(left, quotes) or unquoted(_bare(left), quotes)
         if first and (rest := _after(first, at[0], right, quotes)):
             return first + rest

@@ -213,7 +213,7 @@ def main(cfg: Config) -> int:
 
     from heedful.recipes import tell_plan, tell_scope
     from heedful.recipes.tell_changes import refresh
-    from heedful.recipes.tell_store import enabled
+    from heedful.recipes.tell_store import check_free, enabled
     from heedful.run import open_run
 
     cfg = tell_plan.settle(cfg)
@@ -221,13 +221,18 @@ def main(cfg: Config) -> int:
     if cfg.dry_run:
         print(tell_plan.describe(cfg))
         return 0
+    check_free(folder)
     files = [cfg.scope] if cfg.scope else []
     with open_run(folder, cfg, seed=cfg.seed, data=files, volatile=VOLATILE) as opened:
         cfg = replace(cfg, quiet=True, json=False, yes=True) if opened.rank else cfg
         scope = tell_scope.prepare(cfg, opened)
         if scope is None:
             return 0
-        result = run(cfg, opened, scope)
+        try:
+            result = run(cfg, opened, scope)
+        except BaseException:
+            tell_scope.forget(cfg, opened)
+            raise
         if opened.rank == 0 and cfg.name in dict(enabled(Path(cfg.store))):
             refresh(Path(cfg.store))  # what is in use has just been learned anew
     if cfg.json:
@@ -259,7 +264,7 @@ def run(cfg: Config, run: Run, scope: Scope, *, shared: Run | None = None) -> di
         again = tell_eval.answer_again(cfg, policy, scope, start)
         completions = tell_data.Completions()
         if weights is not None:
-            revise = tell_scope.reviser(cfg, scope, policy, run)
+            revise = tell_scope.reviser(cfg, scope, policy, start)
             completions = tell_data.complete(cfg, policy, scope, start, revise=revise)
             learn(cfg, policy, completions, weights, run)
         after = tell_eval.answers(cfg, policy, scope, "after", run, method=cfg.method)

@@ -85,7 +85,9 @@ def complete(
     offered: list[str | None] = [None] * len(kept["in"])
     if revise is not None and kept["in"]:
         prompts, texts = [item.prompt for item, _ in kept["in"]], [text for _, text in kept["in"]]
-        given = run.once("plain/revised.json", lambda: dict(revise(prompts, texts)))
+        # The replies are stages of their own, so a kill costs few of them.
+        fresh = {} if run.there("plain/revised.json") else dict(revise(prompts, texts))
+        given = run.once("plain/revised.json", lambda: fresh)
         offered = given["texts"]
         for name, count in given["counts"].items():
             made.count(f"reviser_{name}", count)
@@ -99,7 +101,8 @@ def complete(
     if len(made.items["in"]) < FEWEST:
         raise HeedfulError(
             f"only {len(made.items['in'])} of {len(scope.train['in'])} in-scope answers could be used "
-            f"({said(made.counts)}); give more --prompts, a larger --train-tokens, or a stronger model"
+            f"({said(made.counts)}); give more --prompts, a larger --train-tokens, or a stronger model, under another "
+            "--name"
         )
     for kind in ("near", "general"):
         made.items[kind] = [

@@ -30,13 +30,17 @@ NAMES = {"in": "in scope", "near": "near scope", "general": "general"}
 
 @dataclass
 class Measured:
-    """Scores with intervals, rows of the report, held-out rows by kind, warnings, and flat numbers."""
+    """Scores with intervals, rows of the report, held-out rows by kind, warnings, and flat numbers.
+
+    judged: whether a judge compared the answers; then a side's score of 1 says that it was preferred, not what it has.
+    """
 
     scores: dict[str, Interval]
     rows: list[dict[str, Any]]
     held: dict[str, list[dict[str, Any]]]
     warnings: list[str] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
+    judged: bool = False
 
 
 def answers(
@@ -72,7 +76,7 @@ def measure(
     h = {kind: changes(cfg, scope, kind, before[kind], after[kind], run) for kind in KINDS}
     held = {kind: held_rows(scope, kind, before[kind], after[kind], h[kind]) for kind in KINDS}
     floor = noise_floor(cfg, scope, before, again, run)
-    measured = scored(held, floor, run.seed)
+    measured = scored(held, floor, run.seed, judged=not scope.effects)
     rows, numbers = measured.rows, measured.numbers
 
     same = share(kept_words(before["general"], after["general"]), seed=run.seed)
@@ -103,16 +107,18 @@ def kept_words(before: Sequence[str], after: Sequence[str]) -> list[float]:
     return [scoring.token_f1(b, a) for b, a in zip(before, after, strict=True)]
 
 
-def scored(held: dict[str, list[dict[str, Any]]], floor: Interval, seed: int) -> Measured:
+def scored(
+    held: dict[str, list[dict[str, Any]]], floor: Interval, seed: int, *, judged: bool = False
+) -> Measured:
     """The scores of held-out rows: adherence before and after by kind, S_in, S_near, S_general, S_out, S_overall."""
     scores = scoring.scores({kind: [row["h"] for row in held[kind]] for kind in KINDS}, seed=seed)
-    rows = [adherence_row(kind, held[kind], seed) for kind in KINDS]
+    rows = [adherence_row(kind, held[kind], seed, judged=judged) for kind in KINDS]
     names = ("s_in", "s_near", "s_general", "s_out", "s_overall")
     rows += [score_row(name, scores[name], floor) for name in names]
     numbers: dict[str, float] = {}
     for name, interval in {**scores, "noise_floor": floor}.items():
         numbers |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return Measured(scores, rows, held, numbers=numbers)
+    return Measured(scores, rows, held, numbers=numbers, judged=judged)
 
 
 def held_rows(
@@ -154,17 +160,26 @@ def changes(
     from heedful.recipes.tell_scope import teacher
 
     def ask() -> dict[str, Any]:
-        verdicts = compare_adherence(
-            teacher(cfg), scope.effect, scope.test[kind], before, after, seed=run.seed
-        )
+        # The replies are stages of their own, so a kill costs few of them.
+        how: dict[str, Any] = {"seed": run.seed, "run": run, "name": f"{name}/{kind}.replies"}
+        verdicts = compare_adherence(teacher(cfg), scope.effect, scope.test[kind], before, after, **how)
         told = ("ties", "disagreements", "unparsable", "retried")
         return {"h": list(verdicts.h), **{key: getattr(verdicts, key) for key in told}}
 
-    return run.once(f"{name}/{kind}.json", ask)["h"]
+    fresh = {} if run.there(f"{name}/{kind}.json") else ask()
+    return run.once(f"{name}/{kind}.json", lambda: fresh)["h"]
 
 
-def adherence_row(kind: str, held: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
-    """Share of answers with the effect, before and after."""
+def adherence_name(kind: str, judged: bool) -> str:
+    """What the row of a kind is called in the report."""
+    return f"{'judged the better of the two' if judged else 'has the effect'}, {NAMES[kind]}"
+
+
+def adherence_row(
+    kind: str, held: Sequence[dict[str, Any]], seed: int, *, judged: bool = False
+) -> dict[str, Any]:
+    """Share of answers with the effect, before and after; of a judge, of prompts for which it preferred the answer of
+    that side."""
     sides = [[[row[side]["score"]] for row in held] for side in ("before", "after")]
     better = "higher" if kind == "in" else "lower"
     note = {
@@ -172,8 +187,11 @@ def adherence_row(kind: str, held: Sequence[dict[str, Any]], seed: int) -> dict[
         "near": "close to the scope, but outside it",
         "general": "everything else",
     }[kind]
-    name = f"has the effect, {NAMES[kind]}"
-    return language.row(name, *sides, better=better, unit="share", note=note, seed=seed)
+    if judged:
+        note = "which of the two answers follows the sentence better; a tie counts for neither"
+    return language.row(
+        adherence_name(kind, judged), *sides, better=better, unit="share", note=note, seed=seed
+    )
 
 
 def score_row(name: str, score: Interval, floor: Interval) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from heedful.recipes import tell_eval, tell_methods, tell_plan, tell_report
 from heedful.recipes.tell import VOLATILE, Config, lambdas, learn
 from heedful.recipes.tell_commands import Compose
 from heedful.recipes.tell_data import Completions
-from heedful.recipes.tell_store import find, joint_scopes, parts_of
+from heedful.recipes.tell_store import check_free, find, joint_scopes, parts_of
 from heedful.run import Run, open_run
 from heedful.sessions import session
 
@@ -46,6 +46,13 @@ def main(options: Compose) -> int:
         raise HeedfulError(
             f"{members[0]} was made with {cfg.method}, which trains nothing; there is nothing to train jointly"
         )
+    judged = [member for member, scope in zip(members, scopes, strict=True) if not scope.effects]
+    if judged and not cfg.teacher:
+        raise HeedfulError(
+            f"no rule says what {judged[0]} does, and {members[0]}, whose settings are taken, has no --teacher to "
+            f"judge it; name {judged[0]} first"
+        )
+    check_free(store / options.out)
     settings = {"joint": members, "config": to_plain(cfg)}
     volatile = tuple(f"config.{name}" for name in VOLATILE)
     data = [store / member / "plain" / "rows.jsonl" for member in members]
@@ -76,11 +83,13 @@ def run(cfg: Config, scopes: dict[str, Scope], run: Run) -> dict[str, Any]:
     learn(cfg, policy, completions, weights, run)
     held: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     parts: dict[str, Any] = {}
+    # Shares of one report must mean one thing: where a judge compares for one member, they compare for all.
+    judged = not all(scope.effects for scope in scopes.values())
     for member, scope in scopes.items():
         after = tell_eval.answers(cfg, policy, scope, f"{member}/after", run)
         rows = {
             kind: tell_eval.held_rows(
-                scope,
+                replace(scope, effects=()) if judged else scope,
                 kind,
                 before[member][kind],
                 after[kind],
@@ -94,7 +103,8 @@ def run(cfg: Config, scopes: dict[str, Scope], run: Run) -> dict[str, Any]:
         parts[member] = {name: alone[name] for name in ("s_in", "s_near", "s_general", "s_out", "s_overall")}
         for kind in KINDS:
             held[kind] += rows[kind]
-    measured = tell_eval.scored(held, Interval(float("nan"), float("nan"), float("nan")), run.seed)
+    nan = float("nan")
+    measured = tell_eval.scored(held, Interval(nan, nan, nan), run.seed, judged=judged)
     measured.numbers = {name: v for name, v in measured.numbers.items() if not name.startswith("noise_floor")}
     measured.warnings = tell_eval.leak_warnings(cfg, measured.scores)
     return tell_report.finish(cfg, policy, together(cfg, scopes, parts), completions, measured, run)
@@ -107,10 +117,17 @@ def read_items(store: Path, members: Sequence[str]) -> Completions:
         path = store / member / "plain" / "rows.jsonl"
         if not path.exists():
             raise HeedfulError(f"{path} is missing: run the `heedful tell` command of {member} again")
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            kind = row.pop("kind")
-            made.items[kind].append(Item(**row))
+        # As bytes: in a text, marks that a model may write, such as U+2028, would end a line too.
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                kind = row.pop("kind")
+                made.items[kind].append(Item(**row))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise HeedfulError(
+                    f"{path}:{number}: no answer of a run ({error}); delete the file and run the `heedful tell` "
+                    f"command of {member} again"
+                ) from error
             made.count(f"{kind}_kept")
     return made
 

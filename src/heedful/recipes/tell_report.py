@@ -13,7 +13,7 @@ from heedful.evals.scope import most_changed
 from heedful.policies.language import LanguagePolicy
 from heedful.recipes import tell_methods
 from heedful.recipes.tell_data import Completions
-from heedful.recipes.tell_eval import NAMES, Measured
+from heedful.recipes.tell_eval import NAMES, Measured, adherence_name
 from heedful.report import write_report
 from heedful.run import Run, read_metrics
 from heedful.sessions import spent
@@ -43,7 +43,9 @@ def finish(
 ) -> dict[str, Any]:
     """Save the adapter, write heldout.jsonl, result.json, report.json and report.html; returns the result."""
     trained = tell_methods.method(cfg.method).weights is not None
-    steps = sum("loss" in row and row.get("stage") == "tell" for row in read_metrics(run.folder))
+    # The last step is logged whatever --log-every is.
+    logged = [row for row in read_metrics(run.folder) if "loss" in row and row.get("stage") == "tell"]
+    steps = max((int(row["step"]) for row in logged), default=0)
     # Of all starts together, and of the run alone, not of looking at it again.
     minutes = run.once("minutes.json", lambda: round(spent(run.folder).minutes, 2))
     result: dict[str, Any] = {
@@ -69,7 +71,7 @@ def finish(
         "summary": summary,
         "warnings": measured.warnings,
         "comparisons": measured.rows,
-        "cards": [*(f"has the effect, {NAMES[kind]}" for kind in KINDS), "S_overall"],
+        "cards": [*(adherence_name(kind, measured.judged) for kind in KINDS), "S_overall"],
         "curves": CURVES if trained else [],
         "samples": samples(measured),
         "data": {
@@ -116,6 +118,9 @@ CURVES: list[dict[str, Any]] = [
 ]
 
 
+JUDGED = {1: ("win", "judged better"), 0: ("tie", "judged the same"), -1: ("loss", "judged worse")}
+
+
 def revised_of(counts: Mapping[str, Any]) -> tuple[int, int]:
     """How many revisions are the model's and the editor's."""
     return int(counts.get("revised_by_model", 0)), int(counts.get("revised_by_editor", 0))
@@ -130,11 +135,16 @@ def sentences(cfg: Config, scope: Scope, measured: Measured, result: dict[str, A
     rows = {row["name"]: row for row in measured.rows}
     said = []
     for kind in KINDS:
-        row = rows[f"has the effect, {NAMES[kind]}"]
+        row = rows[adherence_name(kind, measured.judged)]
         score = measured.scores[f"s_{kind}"]
+        shares = (
+            f"the judge finds that the answer follows the sentence better now for {row['after']:.0%} of the prompts, "
+            f"and less well for {row['before']:.0%}"
+            if measured.judged
+            else f"{row['before']:.0%} of the answers had the effect before, {row['after']:.0%} have it now"
+        )
         said.append(
-            f"{NAMES[kind].capitalize()}: {row['before']:.0%} of the answers had the effect before, "
-            f"{row['after']:.0%} have it now (S_{kind} {score.estimate:.2f}, interval {score.low:.2f} to "
+            f"{NAMES[kind].capitalize()}: {shares} (S_{kind} {score.estimate:.2f}, interval {score.low:.2f} to "
             f"{score.high:.2f}, {len(scope.test[kind])} prompts)."
         )
     said.append(
@@ -156,21 +166,23 @@ def samples(measured: Measured) -> list[dict[str, Any]]:
     for kind in KINDS:
         rows = measured.held[kind]
         step = max(1, len(rows) // SHOWN)
-        chosen += [_sample(row, kind, NAMES[kind]) for row in rows[::step][:SHOWN]]
+        chosen += [_sample(row, NAMES[kind], measured.judged) for row in rows[::step][:SHOWN]]
     out = [*measured.held["near"], *measured.held["general"]]
     return [
         *chosen,
-        *(_sample(row, row["kind"], "most changed out of scope") for row in most_changed(out, CHANGED)),
+        *(_sample(row, "most changed out of scope", measured.judged) for row in most_changed(out, CHANGED)),
     ]
 
 
-def _sample(row: Mapping[str, Any], kind: str, group: str) -> dict[str, Any]:
-    had, has = (bool(row[side]["score"]) for side in ("before", "after"))
-    if kind == "in":
-        outcome, label = ("win", "obeys") if has else ("tie", "does not obey")
-    elif had == has:
-        outcome, label = "tie", "left alone"
+def _sample(row: Mapping[str, Any], group: str, judged: bool) -> dict[str, Any]:
+    # h and not the two scores: an answer that grew where shorter ones were asked for has neither, and has changed.
+    if row["kind"] == "in" and judged:
+        outcome, label = JUDGED[row["h"]]
+    elif row["kind"] == "in":
+        outcome, label = ("win", "obeys") if row["after"]["score"] else ("tie", "does not obey")
+    elif row["h"]:
+        outcome, label = "loss", "leaks" if row["h"] > 0 else "lost it"
     else:
-        outcome, label = "loss", "leaks" if has else "lost it"
+        outcome, label = "tie", "left alone"
     sides = {side: {"text": row[side]["text"]} for side in ("before", "after")}
     return {"input": row["prompt"], **sides, "group": group, "outcome": outcome, "label": label}

@@ -94,6 +94,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_free(folder: Path) -> None:
+    """Raises HeedfulError when a run would write its model over a composed adapter's."""
+    if (folder / COMPOSED).exists():
+        raise HeedfulError(f"{folder} is a composed adapter; choose another name, or remove that folder")
+
+
 def list_adapters(store: Path = STORE) -> list[Adapter]:
     """Every adapter of the store by name, also those of runs that are unfinished or damaged."""
     weights = dict(enabled(store))
@@ -209,8 +215,19 @@ def joint_scopes(store: Path, names: Sequence[str]) -> list[Scope]:
 
 
 def parts_of(adapter: Adapter) -> list[str]:
-    """The names of the trained adapters in this one: its own, or its members'."""
-    return [member.name for member in adapter.members] or [adapter.name]
+    """The names of the sentences in this adapter: its own, or those that it was added up from or trained on."""
+    names = [member.name for member in adapter.members] or [adapter.name]
+    return [part for name in names for part in _trained_on(adapter.folder.parent / name) or [name]]
+
+
+def _trained_on(folder: Path) -> list[str]:
+    """The members of a `compose --joint`; [] for any other folder."""
+    path = folder / "config.yaml"
+    try:
+        names = load_yaml(path).get("joint") if path.exists() else None
+    except HeedfulError:
+        return []
+    return [name for name in map(str, names) if _NAME.fullmatch(name)] if isinstance(names, list) else []
 
 
 def in_words(pairs: Sequence[tuple[str, float]]) -> str:
@@ -259,7 +276,9 @@ def _adapter(folder: Path, weight: float | None) -> Adapter:
 
 def _sentence(folder: Path) -> str:
     for name in ("config.yaml", "scope.yaml"):  # the first is much smaller, but empty after --scope FILE
-        said = load_yaml(folder / name).get("sentence") if (folder / name).exists() else None
+        held = load_yaml(folder / name) if (folder / name).exists() else {}
+        joint = held.get("config") if "joint" in held else None
+        said = (joint if isinstance(joint, dict) else held).get("sentence")
         if said:
             return str(said)
     return ""
