@@ -113,9 +113,13 @@ def trainer(count: int, threads: int, precision: str, longest: bool) -> Result:
             seed=SEED,
         )
         began, cpu = time.monotonic(), time.process_time()
-        rows: Any = data  # a list is a dataset to transformers, and not to its types
+        dataset: Any = data  # a list is a dataset to transformers, and not to its types
         made: Any = Trainer(
-            model=policy.module, args=arguments, train_dataset=rows, data_collator=padded, callbacks=[Log()]
+            model=policy.module,
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=padded,
+            callbacks=[Log()],
         )
         made.train()
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu
