@@ -6,11 +6,10 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from test_critique import no_git, write  # noqa: F401
 
-from heedful import run as run_module
 from heedful.errors import HeedfulError
 from heedful.evals.intervals import Interval
 from heedful.recipes import critique, critique_data, critique_plan, critique_report
@@ -22,16 +21,6 @@ from heedful.run import open_run
 
 PROMPTS = [f"What is {i}?" for i in range(20)]
 HELD = [f"Name {i}." for i in range(4)]
-
-
-@pytest.fixture(autouse=True)
-def no_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "commit", lambda: None)
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def answers(path: Path, text: str, prompts: list[str] = PROMPTS) -> str:

@@ -156,10 +156,13 @@ def _round_problems(cfg: Config) -> list[str]:
         ]
     if cfg.kl_target and not cfg.kl:
         wrong.append("--kl-target adapts --kl: give --kl a first value above 0")
-    if cfg.kl_target and not (cfg.temperature == 1 and cfg.top_p == 1 and not cfg.top_k):
-        wrong.append(
-            "--kl-target needs samples that tell the KL: leave --temperature at 1, --top-p at 1 and --top-k at 0"
-        )
+    if cfg.kl_target:
+        from heedful.policies.stages import plain_sampling
+
+        if not plain_sampling(temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k):
+            wrong.append(
+                "--kl-target needs samples that tell the KL: leave --temperature at 1, --top-p at 1 and --top-k at 0"
+            )
     if cfg.kl_horizon != 10000.0 and not cfg.kl_target:
         wrong.append("--kl-horizon has no meaning without --kl-target")
     if cfg.method == "ppo" and cfg.value_coef and cfg.baseline != "group":
