@@ -16,7 +16,7 @@ from transformers import AutoModel, Dinov2Config
 
 from heedful.errors import HeedfulError
 from heedful.fit import FitConfig, fit
-from heedful.policies.actions import ActionSpace, NetworkPolicy, rows, size, stack
+from heedful.policies.actions import ActionSpace, NetworkPolicy, evaluating, rows, size, stack
 from heedful.policies.actions.build import Making, build, load, save
 from heedful.policies.actions.cache import CandidateCache
 from heedful.policies.actions.diffusion import DiffusionHead, cosine_betas
@@ -190,6 +190,18 @@ def test_a_folder_of_another_policy_is_refused(tmp_path: Path) -> None:
 
 
 # ---- spaces and observations
+
+
+def test_looking_leaves_learning_as_it_was() -> None:
+    module = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout(), nn.Dropout()))
+    module[1].eval()  # frozen by its owner
+    for outer in (True, False):
+        module.training = module[0].training = outer
+        before = [part.training for part in module.modules()]
+        with pytest.raises(ZeroDivisionError), evaluating(module):
+            assert not any(part.training for part in module.modules())
+            _ = 1 / 0
+        assert [part.training for part in module.modules()] == before
 
 
 def test_actions_and_unit_numbers_are_each_others_inverse() -> None:

@@ -95,6 +95,14 @@ def test_rotations_are_scipys() -> None:
     np.testing.assert_allclose(arm.rotation_of(back[3:]), arm.rotation_of(other[3:]), atol=1e-9)
 
 
+def test_frames_that_are_kept_cannot_be_changed_by_who_asked() -> None:
+    first = arm.joint_frames(arm.RESET)
+    with pytest.raises(ValueError, match="read-only"):
+        first[7] += 1
+    moved = arm.joint_frames(arm.RESET + 0.1)
+    assert not np.array_equal(first, moved) and np.array_equal(arm.joint_frames(arm.RESET.tolist()), first)
+
+
 def test_jacobian_is_the_derivative() -> None:
     joints = rng(3).uniform(arm.LOWEST, arm.HIGHEST)
     frames = arm.joint_frames(joints)

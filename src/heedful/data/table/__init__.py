@@ -236,7 +236,8 @@ class Table:
 
     def _touched(self, body: int) -> bool:
         pairs = self.data.contact.geom
-        other = pairs[:, ::-1][np.isin(pairs, self._pads)]
+        left, right = self._pads
+        other = pairs[:, ::-1][(pairs == left) | (pairs == right)]
         return bool((self.model.geom_bodyid[other] == body).any())
 
     @property

@@ -12,6 +12,7 @@ keeps the elbow in sight of the cameras.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -55,10 +56,15 @@ for _a, _d, _alpha in CHAIN:
 
 
 def joint_frames(joints: ArrayLike) -> Array:
-    """(8, 4, 4): the frames of the seven joints and of the flange in the base frame; joints: (7,) rad."""
+    """(8, 4, 4): the frames of the seven joints and of the flange in the base frame; joints: (7,) rad. Read-only."""
+    return _joint_frames(np.asarray(joints, np.float64).tobytes())
+
+
+@lru_cache(maxsize=4)  # one control step asks several times where the same joints are
+def _joint_frames(joints: bytes) -> Array:
     frames = np.empty((8, 4, 4))
     at = np.eye(4)
-    for i, angle in enumerate(np.asarray(joints, np.float64)):
+    for i, angle in enumerate(np.frombuffer(joints)):
         at = at @ _FIXED[i]
         c, s = np.cos(angle), np.sin(angle)
         x, y = at[:, 0].copy(), at[:, 1].copy()
@@ -66,6 +72,7 @@ def joint_frames(joints: ArrayLike) -> Array:
         frames[i] = at
     frames[7] = at
     frames[7, :3, 3] += FLANGE * at[:3, 2]
+    frames.flags.writeable = False
     return frames
 
 
@@ -79,7 +86,9 @@ def jacobian(frames: Array) -> Array:
     """(6, 7): linear (m) and angular (rad) motion of the flange by motion of each joint; frames: of `joint_frames`."""
     axes = frames[:7, :3, 2]
     arms = frames[7, :3, 3] - frames[:7, :3, 3]
-    return np.concatenate([np.cross(axes, arms).T, axes.T])
+    (x, y, z), (a, b, c) = axes.T, arms.T
+    # np.cross costs more here than all the rest of a step of `inverse`
+    return np.array([y * c - z * b, z * a - x * c, x * b - y * a, x, y, z], order="F")
 
 
 def inverse(

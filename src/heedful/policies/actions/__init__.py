@@ -230,13 +230,14 @@ class NetworkPolicy(ActionPolicy):
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Inside, dropout and augmentation are off."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
+    learning = [part for part in module.modules() if part.training]
+    if learning:  # a policy that acts is asked many times a second, and is already as it should be
+        module.eval()
     try:
         yield
     finally:
-        for part, mode in modes.items():
-            part.training = mode
+        for part in learning:
+            part.training = True
 
 
 def stack(observations: Sequence[Observations]) -> dict[str, Any]:
