@@ -111,8 +111,8 @@ def test_an_observation_is_encoded_once_for_all_its_actions(
     calls: list[int] = []
     encoder: Any = policy.module["encoder"]  # type: ignore[index]
     trunk = encoder.trunks[0]
-    forward = trunk.forward
-    monkeypatch.setattr(trunk, "forward", lambda x, e: calls.append(len(x)) or forward(x, e))
+    located = trunk.located
+    monkeypatch.setattr(trunk, "located", lambda x, e: calls.append(len(x)) or located(x, e))
     policy.act(looks(3), 7, generator=generator())
     assert calls == [6]  # 3 observations of 2 frames
 
@@ -135,6 +135,27 @@ def test_the_seed_makes_it_and_a_folder_keeps_it(kind: str, tmp_path: Path) -> N
     # folders from before there were histories and numbers
     config = json.loads((tmp_path / "p" / "config.json").read_text())
     assert config["observations"]["history"] == 2 and config["numbers"]["shift"]
+
+
+@every_kind
+def test_keypoints_are_seen_and_can_be_left_out(kind: str) -> None:
+    policy = made(making(kind, encoder={"network": {**NETWORK, "points": 3}}))
+    plain = made(making(kind))
+    assert {n for n, _ in policy.module.named_parameters()} > {n for n, _ in plain.module.named_parameters()}
+    policy.module.eval()
+
+    def loss() -> float:
+        torch.manual_seed(0)
+        return float(policy.loss(looks(2), 0.5 * SPACE.uniform(2, generator=generator()))[0].detach())
+
+    encoder: Any = policy.module["encoder"]  # type: ignore[index]
+    before = loss()
+    with torch.no_grad():
+        encoder.trunks[0].points.features.weight.mul_(-20)
+    assert loss() != before
+    other: Any = plain.module["encoder"]  # type: ignore[index]
+    widths = [one.features(looks(2))[CAMERA].shape[-1] for one in (encoder, other)]
+    assert widths[0] == widths[1] + 2 * 3
 
 
 @every_kind

@@ -4,6 +4,7 @@ sentences."""
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from heedful.policies.rotations import (
     rot6d_to_matrix,
 )
 from heedful.policies.sentences import Sentences, distinct, hashed_words
-from heedful.policies.trunks import Trunk
+from heedful.policies.trunks import Keypoints, Trunk
 
 quick = settings(max_examples=30, deadline=None)
 
@@ -104,6 +105,25 @@ def test_numbers_and_actions_are_each_others_inverse(make: Any) -> None:
     assert again == numbers
 
 
+@pytest.mark.parametrize("make", [z_scores, ranges])
+def test_velocities_are_learned_as_where_they_lead(make: Any) -> None:
+    chunks = torch.randn(50, 8, 3, generator=generator())
+    numbers = make(chunks, sums=[0, 2])
+    encoded = numbers.encode(chunks)
+    led = chunks.cumsum(1)
+    raw = encoded * torch.tensor(numbers.scale) + torch.tensor(numbers.shift)
+    torch.testing.assert_close(raw[..., [0, 2]], led[..., [0, 2]])
+    torch.testing.assert_close(raw[..., 1], chunks[..., 1])
+    torch.testing.assert_close(numbers.decode(encoded), chunks)
+    # one step's noise that the next one takes back does not show in where the chunk leads
+    noisy = chunks + torch.tensor([1.0, -1.0] * 4)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+    moved = (numbers.encode(noisy) - encoded)[:, :, 0]
+    assert moved[:, 1::2].abs().max() < 1e-5 < moved[:, ::2].abs().min()
+    assert ActionNumbers.from_json(asdict(numbers)) == numbers
+    with pytest.raises(HeedfulError, match="not all places"):
+        make(chunks, sums=[3])
+
+
 def test_ranges_leave_the_gripper_and_z_scores_have_a_floor() -> None:
     actions = droid(500)
     actions[:, 0] = 0.25
@@ -124,6 +144,21 @@ def test_ranges_leave_the_gripper_and_z_scores_have_a_floor() -> None:
     ):
         with pytest.raises(HeedfulError, match=said):
             call()
+
+
+# ---- keypoints
+
+
+def test_a_keypoint_is_where_its_feature_is() -> None:
+    points = Keypoints(2, 2)
+    with torch.no_grad():
+        points.features.weight.copy_(torch.eye(2)[:, :, None, None] * 100)
+    maps = torch.zeros(3, 2, 5, 9)
+    for image, (row, column) in enumerate(((0, 0), (4, 8), (2, 2))):
+        maps[image, 0, row, column] = maps[image, 1, 4 - row, 8 - column] = 1.0
+    found = points(maps)  # columns of both, rows of both
+    wanted = torch.tensor([[-1.0, 1, -1, 1], [1, -1, 1, -1], [-0.5, 0.5, 0, 0]])
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
 # ---- augmentation
@@ -216,6 +251,7 @@ def test_networks_of_transformers(kind: Any, tmp_path: Path) -> None:
         (lambda: Trunk(kind, 3, pretrained="x", hub=HUB[kind]), "leave hub out"),
         (lambda: Trunk(kind, 1), "3 colours, not 1"),
         (lambda: Trunk("conv", 3, pretrained="x"), "always new"),
+        (lambda: Trunk(kind, 3, hub=HUB[kind], points=4), "keypoints are for"),
         (lambda: Trunk("conv", 3, norm="batch"), "no image network"),  # type: ignore[arg-type]
     ):
         with pytest.raises(HeedfulError, match=said):

@@ -16,6 +16,7 @@ from heedful.data.episodes import open_episodes
 from heedful.data.pack_table import LID_OUT, LONGEST, ORDER, STAGES, PackTable
 from heedful.data.pack_table.commands import (
     CLOSE_BIN,
+    CLOSE_HAND,
     COMMANDS,
     NUDGES,
     OPEN_BIN,
@@ -25,6 +26,7 @@ from heedful.data.pack_table.commands import (
     WAIT,
     WORDINGS,
     WRONG,
+    advised,
     due,
     follow,
     pick,
@@ -133,9 +135,53 @@ def _whole(told: Any) -> None:
     assert at == len(told.actions) == len(told.frames)
 
 
+def test_a_command_is_advised_until_it_is_done(blind: PackTable) -> None:
+    """`due` jumps to the next command when the world allows it, a demonstration goes on to the end of this one."""
+    blind.reset(3)
+    said, early, command, steer = [], 0, "", iter(())
+    while not blind.over:
+        right = advised(blind, command)
+        if not right:
+            break
+        if right != command:
+            said.append(right)
+            command, steer = right, expert(blind, right, np.random.default_rng(1))
+        early += due(blind) not in (command, "")
+        action = next(steer, None)
+        steer = expert(blind, command, np.random.default_rng(1)) if action is None else steer
+        blind.act(np.zeros(5) if action is None else action)
+    three = [part for thing in ORDER for part in (pick(thing), PLACE, RELEASE)]
+    assert blind.succeeded and said == [OPEN_BIN, *three, CLOSE_BIN] and early > 10
+
+
+def test_who_gripped_nothing_is_told_to_try_again(blind: PackTable) -> None:
+    blind.reset(3)
+    rng = np.random.default_rng(0)
+    for action in expert(blind, OPEN_BIN, rng):
+        blind.act(action)
+    assert advised(blind, pick(ORDER[0])) == pick(ORDER[0])  # a hand that pushed the lid is closed, too
+    for action in expert(blind, pick(ORDER[0]), rng, off=(0.05, 0.04)):
+        blind.act(action)
+    assert blind.held == "" and due(blind) == pick(ORDER[0])
+    assert advised(blind, pick(ORDER[0])) == advised(blind, RETRY) == RETRY
+    for action in expert(blind, RETRY, rng):
+        blind.act(action)
+        assert advised(blind, RETRY) in (RETRY, PLACE)
+    assert blind.held == ORDER[0] and advised(blind, RETRY) == PLACE
+
+
+def test_some_demonstrations_begin_with_another_try(
+    blind: PackTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heedful.data.pack_table.expert.MISSING", 1.0)
+    monkeypatch.setattr("heedful.data.pack_table.expert.PRACTISING", 0.0)
+    said = [s.command for s in narrate(blind, 2, mistake="").segments]
+    assert said[0].startswith("go over the") and said[1:3] == [CLOSE_HAND, RETRY] and OPEN_BIN in said[3:5]
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_followed_by_corrections(blind: PackTable, mistake: Any) -> None:
-    told = narrate(blind, 8, mistake=mistake)
+    told = narrate(blind, 5, mistake=mistake)
     _whole(told)
     corrections = [i for i, s in enumerate(told.segments) if s.kind == "correction"]
     assert told.mistake == mistake and len(corrections) == 1 and corrections[0] > 0

@@ -17,7 +17,16 @@ import numpy as np
 
 from heedful.data.corrections import ACCEPTED, SCRIPTED, CorrectionLog
 from heedful.data.pack_table import ORDER
-from heedful.data.pack_table.commands import CLOSE_BIN, HOME, OPEN_BIN, PLACE, RELEASE, WORDINGS, due, pick
+from heedful.data.pack_table.commands import (
+    CLOSE_BIN,
+    HOME,
+    OPEN_BIN,
+    PLACE,
+    RELEASE,
+    WORDINGS,
+    advised,
+    pick,
+)
 from heedful.data.pack_table.expert import TASK
 from heedful.data.pack_table.people import ScriptedPerson
 from heedful.data.table.arm import HERTZ
@@ -196,9 +205,7 @@ class Seed:
             person: Any = Nobody()
             if arm in SLIPS:
                 person = ScriptedPerson(derive_seed(self.seed, "person", i), slips=SLIPS[arm])
-            acting: Any = (
-                Replaced(pair, propose=lambda: Proposal(due(table) or HOME, ())) if arm == "oracle" else pair
-            )
+            acting: Any = Advised(pair, table) if arm == "oracle" else pair
             heard: list[Answer] = []
             take(
                 table, acting, person, log, acting.timing, episode=i, seed=seed, source=SCRIPTED,
@@ -242,6 +249,26 @@ class Replaced:
 def verbatim(words: str) -> Snap:
     """Words as their own command."""
     return Snap(words, words, "exact", words, 1.0, None, 0.0)
+
+
+class Advised:
+    """A pair with a high level that knows everything."""
+
+    def __init__(self, pair: Any, table: Any) -> None:
+        self._pair, self._table, self._said = pair, table, ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pair, name)
+
+    def begin(self) -> None:
+        """Nothing has been said."""
+        self._said = ""
+        self._pair.begin()
+
+    def propose(self) -> Proposal:
+        """What is right now; home when all is done."""
+        self._said = advised(self._table, self._said) or HOME
+        return Proposal(self._said, ())
 
 
 class InOrder:

@@ -34,6 +34,8 @@ B3: Mapping[str, Any] = {
     "depthwise_padding": [5, 18],
 }
 """What tells EfficientNet-B3 from transformers' default, which is B7."""
+EARLY = 1
+"""The stage after which keypoints are looked for, or the last."""
 PER_GROUP = 16
 """Channels of a group where a batch norm becomes a group norm, as in diffusion policies' code."""
 
@@ -53,12 +55,31 @@ class Film(nn.Module):
         return x * (1 + gamma) + beta
 
 
+class Keypoints(nn.Module):
+    """Where P learned features are in a map: the mean place of each under a softmax over places (Levine et al. 2016,
+    arXiv 1504.00702). A small network learns from few hundred scenes where a thing is, which it does not from the map.
+    """
+
+    def __init__(self, channels: int, points: int) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(channels, points, 1)
+        self.sharpness = nn.Parameter(torch.zeros(()))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(M, C, h, w) -> (M, 2 P): columns, then rows, in [-1, 1]."""
+        m, _, h, w = maps.shape
+        there = (self.features(maps).flatten(2) * self.sharpness.exp()).softmax(-1).view(m, -1, h, w)
+        columns, rows = (torch.linspace(-1, 1, n, device=maps.device, dtype=there.dtype) for n in (w, h))
+        return torch.cat([there.sum(2) @ columns, there.sum(3) @ rows], -1)
+
+
 class Trunk(nn.Module):
     """Images (M, C, H, W) in [0, 1] to maps (M, channels, h, w). language: E, or 0 for no FiLM.
 
     pretrained: a folder or Hub id of a ResNet or EfficientNet; hub: fields of their configuration, for a new one. norm:
     what becomes of their batch norms; "group" replaces them, so that a row's result depends on that row alone, and
-    "frozen" keeps their running means (DETR), for pretrained ones. Images are normalised here and nowhere else.
+    "frozen" keeps their running means (DETR), for pretrained ones. points: how many keypoints `located` finds, 0: none,
+    for conv. Images are normalised here and nowhere else.
     """
 
     centre: Tensor
@@ -74,6 +95,7 @@ class Trunk(nn.Module):
         pretrained: str = "",
         hub: Mapping[str, Any] | None = None,
         norm: Literal["group", "frozen"] = "group",
+        points: int = 0,
     ) -> None:
         super().__init__()
         if kind not in KINDS or norm not in ("group", "frozen"):
@@ -102,6 +124,10 @@ class Trunk(nn.Module):
             wide = _channels(self.stem, self.stages)
             centre, spread = IMAGENET
         self.films = nn.ModuleList(Film(language, c) for c in wide) if language else None
+        if points and kind != "conv":
+            raise HeedfulError(f"keypoints are for the image network conv, not {kind}")
+        self.early = min(EARLY, len(wide) - 1)
+        self.points = Keypoints(wide[self.early], points) if points else None
         self.register_buffer("centre", torch.tensor(centre)[:, None, None], persistent=False)
         self.register_buffer("spread", torch.tensor(spread)[:, None, None], persistent=False)
 
@@ -116,12 +142,19 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor, sentence: Tensor | None = None) -> Tensor:
         """sentence (M, E); None leaves FiLM out, which then is the identity."""
+        return self.located(images, sentence)[0]
+
+    def located(self, images: Tensor, sentence: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Maps, and (M, 2 * points) places of what an early map, of a quarter of the resolution, shows."""
         x = self.stem((images - self.centre) / self.spread)
+        places = x.new_zeros(len(x), 0)
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if self.films is not None and sentence is not None:
                 x = self.films[i](x, sentence)
-        return self.end(x)
+            if self.points is not None and i == self.early:
+                places = self.points(x)
+        return self.end(x), places
 
     def shape(self, colours: int, height: int, width: int) -> tuple[int, int, int]:
         """(channels, h, w) of the map of an image. Raises HeedfulError when the image is too small."""

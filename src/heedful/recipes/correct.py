@@ -67,6 +67,10 @@ class Config:
     """The sentence encoder: words (no model), minilm, or a folder or Hub id (DistilBERT in the paper)."""
     backbone: str = ""
     """Pretrained image networks of the low level, a folder or Hub id; --preset paper has EfficientNet-B3."""
+    points: int = 32
+    """Keypoints of each picture, beside its map, in a laptop's image networks; 0: none."""
+    sums: bool = True
+    """Learn numbers of an action that are named velocity_..., but the gripper's, as what they add up to in a chunk."""
     low_steps: int = 8000
     """Steps of the low level."""
     low_batch: int = 32
@@ -138,6 +142,7 @@ def preset(name: str) -> Config:
             horizon=100,
             act_steps=100,
             sentences="distilbert-base-uncased",
+            points=0,
             backbone="google/efficientnet-b3",
             low_steps=2_200_000,  # 30,000 epochs of 1170 episodes, 16 in a step
             low_batch=16,

@@ -17,7 +17,7 @@ from torch import nn
 
 from heedful.data.episodes import open_episodes
 from heedful.data.episodes.proxy import with_proxy
-from heedful.data.narrated import Narrated, open_narrated
+from heedful.data.narrated import ACTION, Narrated, open_narrated
 from heedful.data.segments import Segment, Start, acting_segments, chunk_at, draw_starts
 from heedful.device import pick_device
 from heedful.errors import HeedfulError
@@ -151,11 +151,33 @@ def making(cfg: Config, narrated: Narrated) -> actions_build.Making:
         cfg.horizon,
     )
     seen = ObservationSpace(shapes, mean, std)
-    network: dict[str, Any] = {"network": {"pretrained": cfg.backbone}} if cfg.backbone else {}
+    network: dict[str, Any] = {"pretrained": cfg.backbone} if cfg.backbone else {}
+    if cfg.preset == "laptop":
+        network["points"] = cfg.points
     size: actions_build.Size = cfg.preset
     make = actions_build.act_making if cfg.low == "act" else actions_build.unet_making
-    numbers = (z_scores if cfg.low == "act" else ranges)(torch.from_numpy(actions))
-    return make(seen, space, numbers, size=size, sentences=cfg.sentences, **network)
+    scaled = z_scores if cfg.low == "act" else ranges
+    sums = velocities(narrated) if cfg.sums else ()
+    shown = chunks_of(narrated.actions, cfg.horizon) if sums else actions
+    numbers = scaled(torch.from_numpy(shown), sums=sums)
+    return make(seen, space, numbers, size=size, sentences=cfg.sentences, network=network)
+
+
+def velocities(narrated: Narrated) -> tuple[int, ...]:
+    """Places of the action's numbers whose names begin with velocity_, but the gripper's: that one opens and shuts."""
+    names = narrated.episodes.info.features[ACTION].names
+    said = names if isinstance(names, list) else []
+    return tuple(i for i, n in enumerate(said) if n.startswith("velocity_") and n != "velocity_gripper")
+
+
+def chunks_of(actions: Sequence[np.ndarray], horizon: int) -> np.ndarray:
+    """(n, H, A): chunks of all episodes, each from the middle of the one before on; short episodes end in zeros."""
+    chunks = []
+    for one in actions:
+        padded = np.concatenate([one, np.zeros((max(0, horizon - len(one)), one.shape[1]), one.dtype)])
+        windows = np.lib.stride_tricks.sliding_window_view(padded, horizon, axis=0)
+        chunks.append(windows[:: max(1, horizon // 2)].transpose(0, 2, 1))
+    return np.concatenate(chunks)
 
 
 def train(

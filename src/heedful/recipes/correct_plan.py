@@ -46,6 +46,8 @@ def check(cfg: Config) -> None:
         wrong.append("--held-out is a share, 0 or more and below 1")
     if cfg.act_steps > cfg.horizon:
         wrong.append("--act-steps can be at most --horizon")
+    if cfg.points < 0:
+        wrong.append("--points is 0 or more")
     if min(cfg.size) < SMALLEST:
         wrong.append(f"--size must be at least {SMALLEST} {SMALLEST}")
     if cfg.data:
@@ -81,20 +83,22 @@ def describe(cfg: Config) -> str:
     space = ActionSpace((-1.0,) * numbers[1], (1.0,) * numbers[1], cfg.horizon)
     make = actions_build.act_making if cfg.low == "act" else actions_build.unet_making
     # The sentence encoder and pretrained weights are not loaded for this; sizes differ by a projection.
+    network = {"points": cfg.points} if cfg.preset == "laptop" else {}
     low: Any = actions_build.build(
-        make(seen, space, bound_numbers(space), size=cfg.preset, sentences="words")
+        make(seen, space, bound_numbers(space), size=cfg.preset, sentences="words", network=network)
     ).module
     eyes = sum(p.numel() for p in low["encoder"].parameters())
     weights = sum(p.numel() for p in low.parameters())
     paper = cfg.preset == "paper"
-    width = 768 if cfg.vision else math.prod(next(iter(low["encoder"].maps.values())))
+    encoder = low["encoder"]
+    width = 768 if cfg.vision else math.prod(next(iter(encoder.maps.values()))) + encoder.places
     sizes = {k: v for k, v in instruct.PAPER.items() if k not in ("images", "pooling")} if paper else {}
     looked = ObservationSpace(dict.fromkeys(shapes, (width,)), history=cfg.history)
     high = sum(
         p.numel() for p in instruct.build(SpeakerMaking(looked, ("wait",), **sizes)).module.parameters()
     )
 
-    places = sum(h * w for _, h, w in low["encoder"].maps.values())
+    places = sum(h * w for _, h, w in encoder.maps.values()) + len(shapes) * (encoder.places > 0)
     image = sum(_image_flops(paper, shape) for shape in shapes.values())
     tokens = cfg.history * len(shapes)
     frames = steps / max(1.0, cfg.lesson_every * 15)

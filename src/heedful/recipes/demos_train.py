@@ -65,6 +65,8 @@ class Config:
     """The network of each camera: four convolutions, or ResNet-50 with group norms."""
     channels: tuple[int, ...] = (32, 64, 64, 64)
     """conv: channels of the convolutions."""
+    points: int = 32
+    """conv: keypoints of each picture, beside its map; 0: none."""
     vision: str = ""
     """resnet: a folder or Hub id of trained weights, or of another size."""
     sentences: str = "minilm"

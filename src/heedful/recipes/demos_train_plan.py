@@ -63,6 +63,8 @@ def check(cfg: Config) -> None:
         wrong.append("--average is a rate above 0 and at most 1")
     if not cfg.channels or min(cfg.channels, default=0) < 1 or min(cfg.hidden, default=1) < 1:
         wrong.append("--channels and --hidden are layers of at least 1")
+    if cfg.points < 0:
+        wrong.append("--points is 0 or more")
     if cfg.images == "conv" and cfg.vision:
         wrong.append("--vision is for --images resnet")
     if wrong:
@@ -103,7 +105,7 @@ def making_of(cfg: Config, learned: Learned) -> Making:
 
     network: dict[str, Any] = {"pretrained": cfg.vision} if cfg.vision else {}
     if cfg.images == "conv":
-        network = {"widths": cfg.channels}
+        network = {"widths": cfg.channels, "points": cfg.points}
     jitter = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), cfg.jitter)
     made = unet_making(
         learned.seen,

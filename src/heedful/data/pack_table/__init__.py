@@ -38,6 +38,8 @@ LID_OUT = 0.165
 OPENED, CLOSED = 0.13, 0.015
 KNOB_HEIGHT = WALL + 0.033
 """Of the middle of the lid's knob above the table."""
+FIELD = 42.0
+"""Vertical, of the outer camera (degrees): bin, things and arm fill the picture, a block is 5 of 64 pixels wide."""
 STATE = ("x", "y", "z", "yaw", "gripper")
 
 
@@ -75,7 +77,9 @@ def _scene(jitter: float, seed: int) -> Scene:
     rng = np.random.default_rng([seed, 11])
     shift = rng.normal(0, jitter, (2, 3)) if jitter else np.zeros((2, 3))
     top = CameraPose(
-        _three(np.array([0.74, 0.07, 0.74]) + shift[0]), _three(np.array([0.48, 0.07, 0.02]) + shift[1] / 2)
+        _three(np.array([0.74, 0.0, 0.74]) + shift[0]),
+        _three(np.array([0.48, 0.0, 0.02]) + shift[1] / 2),
+        FIELD,
     )
     return Scene(
         number=0,
@@ -210,6 +214,10 @@ class PackTable:
                 return thing
         return ""
 
+    def lifted(self, thing: str) -> bool:
+        """Whether a thing is well above where it lay."""
+        return bool(self.table.place(thing).at[2] > self.table.start[thing].at[2] + 0.05)
+
     @property
     def wanted(self) -> str:
         """The thing that has to go into the bin next; "" when all are there."""
@@ -221,9 +229,8 @@ class PackTable:
         before = True
         for thing in ORDER:
             here = self.inside(thing)
-            lifted = self.table.place(thing).at[2] > self.table.start[thing].at[2] + 0.05
             # Only in their order: what goes in too early does not count until the others are there.
-            done[f"take {thing}"] |= before and done["open"] and self.held == thing and bool(lifted)
+            done[f"take {thing}"] |= before and done["open"] and self.held == thing and self.lifted(thing)
             done[f"put {thing}"] |= before and here and done[f"take {thing}"]
             before = before and done[f"put {thing}"]
         done["close"] = before and self.lid < CLOSED and not self.wanted

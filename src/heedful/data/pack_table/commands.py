@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from heedful.data.pack_table import BIN, CLOSED, KNOB_HEIGHT, LID_OUT, OPENED, ORDER, WALL, PackTable
+from heedful.data.pack_table import BIN, CLOSED, INSIDE, KNOB_HEIGHT, LID_OUT, OPENED, ORDER, WALL, PackTable
 from heedful.data.table.operator import Waypoint, grasp_yaw
 from heedful.errors import HeedfulError
 
+SHUT = 0.93
+"""A gripper that is closed further has nothing between its fingers."""
 NUDGE = 0.03
 """Metres of a nudge."""
 NUDGES: Mapping[str, tuple[float, float, float]] = {
@@ -82,8 +84,29 @@ def due(table: PackTable) -> str:
     if not held:
         return pick(wanted)
     x, y, z = table.table.tip
+    over = abs(x - BIN[0]) < INSIDE[0] and abs(y - BIN[1]) < INSIDE[1]
+    if not over and not table.lifted(held):
+        return pick(wanted)  # gripped is not taken: the lift belongs to it
     low = abs(x - BIN[0]) < 0.075 and abs(y - BIN[1]) < 0.05 and z < WALL + 0.06
     return RELEASE if low else PLACE
+
+
+def advised(table: PackTable, command: str) -> str:
+    """What somebody who knows everything says to a robot that follows `command`: that until it is done, then what is
+    due, and to try again where nothing was gripped. "" when all is done.
+
+    A command is done where a demonstration of it ends: a low level has never seen the next one begin earlier.
+    """
+    held, closed = table.held, table.table.gripper > SHUT
+    x, y, z = table.table.tip
+    near_bin = abs(x - BIN[0]) < 0.12 and y > BIN[1] - 0.12
+    if near_bin and z < 0.17 and not held and command in (RELEASE, OPEN_BIN) and table.lid > OPENED:
+        return command
+    if command == CLOSE_BIN and z < 0.17 and table.lid < CLOSED:
+        return command
+    right = due(table)
+    missed = command == right and closed and not held and not near_bin
+    return RETRY if right.startswith("pick up") and (command == RETRY or missed) else right
 
 
 def follow(

@@ -39,6 +39,8 @@ ERRING = 0.3
 """Share of episodes with a mistake that is made on purpose and then corrected."""
 PRACTISING = 0.4
 """Share of episodes that begin with small moves, so that they are in the data at all."""
+MISSING = 0.3
+"""Share of episodes that begin with an empty grasp and another try, for the same reason."""
 STUCK = 60
 """Steps after which a waypoint that is not reached is given up."""
 TASK = f"put the {', the '.join(ORDER[:-1])} and the {ORDER[-1]} into the bin and close it"
@@ -82,6 +84,8 @@ def narrate(
         small = [*NUDGES, TURN_LEFT, TURN_RIGHT, OPEN_HAND, CLOSE_HAND]
         for i in rng.permutation(len(small))[: int(rng.integers(1, 4))]:
             teller.say(small[i])
+    if rng.uniform() < MISSING:
+        teller.miss()
     err_at = int(rng.integers(len(ORDER)))  # at which thing the mistake is made
     left = bool(teller.told.mistake)
     while not table.over:
@@ -134,6 +138,14 @@ class _Teller:
         stop = self.table.table.steps
         if stop > start:
             self.told.segments.append(Narrated(start, stop, text, kind, command))
+
+    def miss(self) -> None:
+        """Close the hand beside some thing and try again; the thing is put back where it is not due, which it is not
+        before the bin is open."""
+        thing = ORDER[int(self.rng.integers(len(ORDER)))]
+        self.say(f"go over the {thing}", off=self._aside(0.0, 0.04))
+        self.say(CLOSE_HAND)
+        self.say(RETRY)
 
     def err(self, command: str) -> bool:
         """Make the mistake in place of `command` where it fits, and correct it; whether it was made."""

@@ -15,7 +15,17 @@ from typing import Literal, Protocol
 import numpy as np
 
 from heedful.data.pack_table import PackTable
-from heedful.data.pack_table.commands import COMMANDS, NUDGES, RELEASE, RETRY, WORDINGS, WRONG, due, pick
+from heedful.data.pack_table.commands import (
+    COMMANDS,
+    NUDGES,
+    RELEASE,
+    RETRY,
+    SHUT,
+    WORDINGS,
+    WRONG,
+    advised,
+    pick,
+)
 from heedful.data.table.arm import HERTZ
 
 Cause = Literal["missed grasp", "drop", "wrong order", "stall"]
@@ -114,10 +124,10 @@ class ScriptedPerson:
             self._seen = (cause, step, step + wait)
         if step < self._seen[2]:
             return None
-        return self._speak(table, cause, self._seen[1], step)
+        return self._speak(table, cause, self._seen[1], step, WORDINGS.get(command, command))
 
-    def _speak(self, table: PackTable, cause: Cause, seen: int, step: int) -> str | None:
-        right = _answer(table, cause)
+    def _speak(self, table: PackTable, cause: Cause, seen: int, step: int, followed: str) -> str | None:
+        right = _answer(table, cause, followed)
         if not right:
             return None
         wrong = bool(self._rng.uniform() < self.slips)
@@ -146,7 +156,7 @@ class ScriptedPerson:
             self._dropped = True
         if held:
             self._dropped = False
-        shut = table.table.gripper > 0.93 and not held and (command.startswith("pick") or command == RETRY)
+        shut = table.table.gripper > SHUT and not held and (command.startswith("pick") or command == RETRY)
         self._shut = self._shut + 1 if shut else 0
         if self._still is None or np.linalg.norm(tip - self._still[0]) > STILL:
             self._still = (tip, step)
@@ -170,7 +180,7 @@ def _ahead(table: PackTable, command: str) -> bool:
     return picks or command == "close the bin"
 
 
-def _answer(table: PackTable, cause: Cause) -> str:
+def _answer(table: PackTable, cause: Cause, command: str) -> str:
     """What a person says about it; "" where there is nothing left to say."""
     wanted = table.wanted
     if cause == "missed grasp" and wanted:
@@ -178,4 +188,6 @@ def _answer(table: PackTable, cause: Cause) -> str:
         if 0.015 < float(np.linalg.norm(way)) < 0.05:
             return max(list(NUDGES)[:4], key=lambda name: float(way @ np.array(NUDGES[name][:2])))
         return RETRY
-    return due(table)
+    right = advised(table, command)
+    # Who stands still below a command is not helped by the same one.
+    return RETRY if right == command and right.startswith("pick up") else right

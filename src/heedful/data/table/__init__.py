@@ -34,7 +34,6 @@ from heedful.data.table.render import Pictures, intrinsics, mujoco
 from heedful.data.table.scene import (
     BACK,
     CAMERAS,
-    EXTERIOR_FIELD,
     FRONT,
     OPENING,
     SIDE,
@@ -221,7 +220,9 @@ class Table:
 
     def intrinsics(self, camera: str) -> Array:
         """(3, 3) camera matrix in pixels."""
-        return intrinsics(WRIST_FIELD if camera == "wrist_left" else EXTERIOR_FIELD, self.size)
+        wrist = camera == "wrist_left"
+        field = WRIST_FIELD if wrist else self.scene.cameras[CAMERAS.index(camera)].field
+        return intrinsics(field, self.size)
 
     # ---- what only the simulator knows
 

@@ -27,7 +27,6 @@ from heedful.data.table.objects import (
 from heedful.data.table.scene import (
     BACK,
     DRAWER_AT,
-    EXTERIOR_FIELD,
     FRONT,
     OPENING,
     SIDE,
@@ -68,8 +67,8 @@ def write_mjcf(scene: Scene, size: tuple[int, int] = (180, 320), more: str = "")
         f'diffuse="{_n((0.62 * bright, 0.62 * bright, 0.60 * bright))}" specular="0.15 0.15 0.15"/>',
         _room(scene),
         _table(scene),
-        _camera("exterior_1_left", scene.cameras[0].pose(), EXTERIOR_FIELD),
-        _camera("exterior_2_left", scene.cameras[1].pose(), EXTERIOR_FIELD),
+        _camera("exterior_1_left", scene.cameras[0].pose(), scene.cameras[0].field),
+        _camera("exterior_2_left", scene.cameras[1].pose(), scene.cameras[1].field),
         _arm(),
         *(_fixture(name, scene) for name in scene.fixtures),
         _cabinet(scene) if scene.drawer else "",

@@ -36,10 +36,11 @@ DRAWER_AT = (0.62, 0.33)
 
 @dataclass(frozen=True)
 class CameraPose:
-    """Where a camera is (m) and what it looks at (m), in the base frame."""
+    """Where a camera is (m) and what it looks at (m), in the base frame; field: of view, vertical (degrees)."""
 
     at: tuple[float, float, float]
     towards: tuple[float, float, float]
+    field: float = EXTERIOR_FIELD
 
     def pose(self) -> Array:
         """(6,) in DROID's convention: position and Euler angles of a frame with OpenCV's axes (z forward, y down)."""

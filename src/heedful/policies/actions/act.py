@@ -93,6 +93,9 @@ class ActHead(nn.Module):
         self.of_command = nn.Linear(encoder.language, hidden) if encoder.language else None
         self.token_places = nn.Parameter(torch.randn(3, hidden) * 0.02)
         self.of_images = nn.ModuleList(nn.Conv2d(c, hidden, 1) for c, _, _ in encoder.maps.values())
+        self.of_points = nn.ModuleList(
+            nn.Linear(encoder.places, hidden) for _ in (encoder.maps if encoder.places else ())
+        )
         frames = encoder.space.history
         self.camera_places = nn.Parameter(torch.randn(len(encoder.maps), frames, hidden) * 0.02)
         for i, (_, h, w) in enumerate(encoder.maps.values()):
@@ -110,7 +113,8 @@ class ActHead(nn.Module):
         self.moments = nn.Linear(hidden, 2 * latent)
 
     def tokens(self, scene: Scene) -> Tensor:
-        """What a scene is before any latent: numbers, command and places of images, (B, up to 2 + P, D)."""
+        """What a scene is before any latent: numbers, command, places of images and the keypoints of each, (B, up to
+        2 + P + one for each image, D)."""
         parts = []
         if self.of_numbers is not None:
             parts.append(self.of_numbers(scene.numbers) + self.token_places[NUMBERS])
@@ -121,6 +125,9 @@ class ActHead(nn.Module):
             seen = self.of_images[i](maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
             places = getattr(self, f"grid_{i}") + self.camera_places[i][:, :, None, None]
             tokens.append((seen + places).movedim(2, -1).flatten(1, 3))
+        for i, layer in enumerate(self.of_points):
+            places = scene.points[list(scene.maps)[i]]
+            tokens.append(layer(places) + self.camera_places[i])
         return torch.cat(tokens, 1)
 
     def chunks(self, tokens: Tensor, latent: Tensor) -> Tensor:
@@ -179,7 +186,7 @@ class ActHead(nn.Module):
         """
         b, n, _ = actions.shape
         flat = actions.float().flatten(0, 1)
-        wide = Scene(scene.numbers.repeat_interleave(n, 0), scene.language.repeat_interleave(n, 0), {})
+        wide = Scene(scene.numbers.repeat_interleave(n, 0), scene.language.repeat_interleave(n, 0), {}, {})
         mean, log_var = self.posterior(wide, flat, torch.ones_like(flat, dtype=torch.bool))
         generator = torch.Generator(flat.device).manual_seed(0)
         tokens, total = self.tokens(scene), torch.zeros(b * n, device=flat.device)

@@ -22,11 +22,13 @@ from heedful.policies.trunks import Kind, Trunk
 
 @dataclass(frozen=True)
 class Scene:
-    """B observations, encoded. numbers (B, To * S), normalised; language (B, E); maps: (B, To, C, h, w) by camera."""
+    """B observations, encoded. numbers (B, To * S), normalised; language (B, E); maps: (B, To, C, h, w) by camera;
+    points: (B, To, 2 P) by camera, P may be 0."""
 
     numbers: Tensor
     language: Tensor
     maps: dict[str, Tensor]
+    points: dict[str, Tensor]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -78,12 +80,14 @@ class TaskEncoder(nn.Module):
             Trunk(images, space.shapes[name][0], language=self.language if film else 0, **(network or {}))
             for name in self.cameras
         ]
-        self.trunks = nn.ModuleList(trunks)
+        self.trunks: Any = nn.ModuleList(trunks)
         self.maps = {
             name: trunk.shape(space.shapes[name][0], *self._cut(name))
             for name, trunk in zip(self.cameras, trunks, strict=True)
         }
         """(C, h, w) of each camera's map."""
+        self.places = 2 * int((network or {}).get("points", 0))
+        """2 P, of each camera and frame."""
         self.numbers = len(values["mean"]) * space.history
         """To * S."""
 
@@ -95,13 +99,15 @@ class TaskEncoder(nn.Module):
         language = self._said(observations, count).to(device)
         seen = [self.space.frames(observations, name).to(self.mean) for name in self.names]
         numbers = (torch.cat(seen, -1) - self.mean) / self.std if seen else torch.zeros(count, 1, 0)
-        maps = self._maps(observations, language if self.sentences else None)
-        return Scene(numbers.flatten(1).to(device), language, maps)
+        seen = self._seen(observations, language if self.sentences else None)
+        return Scene(numbers.flatten(1).to(device), language, *seen)
 
     def features(self, observations: Observations) -> dict[str, Tensor]:
-        """Each camera's maps without any sentence, (B, To, C * h * w): what another policy can see with these eyes."""
+        """Each camera's maps and keypoints without any sentence, (B, To, C * h * w + 2 P): what another policy can see
+        with these eyes."""
         self.space.check(observations)
-        return {name: maps.flatten(2) for name, maps in self._maps(observations, None).items()}
+        maps, points = self._seen(observations, None)
+        return {name: torch.cat([maps[name].flatten(2), points[name]], -1) for name in maps}
 
     def _said(self, observations: Observations, count: int) -> Tensor:
         if self.sentences is None:
@@ -115,16 +121,19 @@ class TaskEncoder(nn.Module):
         vectors = self.sentences(observations["task"])
         return vectors * self.language**0.5 if self.sentences.pooling == "mean" else vectors
 
-    def _maps(self, observations: Observations, language: Tensor | None) -> dict[str, Tensor]:
-        maps = {}
+    def _seen(
+        self, observations: Observations, language: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        maps, points = {}, {}
         for name, trunk in zip(self.cameras, self.trunks, strict=True):
             images = self.space.frames(observations, name).to(self.mean.device)
             images = cropped(images, *self._cut(name), random=self.training).float() / 255
             if self.training and self.jitter:
                 images = jittered(images, self.jitter)
             sentence = None if language is None else language.repeat_interleave(images.shape[1], 0)
-            maps[name] = trunk(images.flatten(0, 1), sentence).unflatten(0, images.shape[:2])
-        return maps
+            found = trunk.located(images.flatten(0, 1), sentence)
+            maps[name], points[name] = (part.unflatten(0, images.shape[:2]) for part in found)
+        return maps, points
 
     def _cut(self, name: str) -> tuple[int, int]:
         _, height, width = self.space.shapes[name]
@@ -132,7 +141,7 @@ class TaskEncoder(nn.Module):
 
 
 class SceneVector(nn.Module):
-    """A scene as one vector (B, F): `size` numbers of each camera and frame, then everything through an MLP.
+    """A scene as one vector (B, F): `size` numbers of each camera's map and frame, then everything through an MLP.
 
     DROID's policy: 512 of each image, an MLP of 1024, 512 and 512; its sentences are not projected first.
     """
@@ -142,7 +151,8 @@ class SceneVector(nn.Module):
         self.images = nn.ModuleDict(
             {_key(i): nn.Linear(c * h * w, size) for i, (c, h, w) in enumerate(encoder.maps.values())}
         )
-        wide = encoder.numbers + encoder.language + size * encoder.space.history * len(encoder.maps)
+        frames = encoder.space.history * len(encoder.maps)
+        wide = encoder.numbers + encoder.language + (size + encoder.places) * frames
         layers: list[nn.Module] = []
         for inner, outer in zip((wide, *hidden), hidden):
             layers += [nn.Linear(inner, outer), nn.SiLU()]
@@ -154,7 +164,8 @@ class SceneVector(nn.Module):
         seen = [
             self.images[_key(i)](maps.flatten(2)).flatten(1) for i, maps in enumerate(scene.maps.values())
         ]
-        return self.layers(torch.cat([scene.numbers, scene.language, *seen], -1))
+        places = [points.flatten(1) for points in scene.points.values()]
+        return self.layers(torch.cat([scene.numbers, scene.language, *seen, *places], -1))
 
 
 def _key(index: int) -> str:
