@@ -305,7 +305,7 @@ def test_act_takes_the_last_layer_and_its_bound_is_a_bound() -> None:
     bound = head.log_prob(scene, x)[..., 0]
     z = torch.randn(2, 4000, 4, generator=generator())
     with torch.no_grad():
-        predicted = head.chunks(head.tokens(scene), z)
+        predicted = head.chunks(head.seen(scene), z)
     density = torch.distributions.Laplace(predicted, 1.0).log_prob(x).sum(-1)
     exact = density.logsumexp(1) - math.log(4000)
     assert (bound[:, 0] <= exact + 0.02).all() and (bound[:, 0] > exact - 5).all()

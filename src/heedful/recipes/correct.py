@@ -75,7 +75,7 @@ class Config:
     """Steps of the low level."""
     low_batch: int = 32
     """Chunks in a step."""
-    low_rate: float = 3e-4
+    low_rate: float = 1e-3
     """Learning rate of the low level,"""
     backbone_rate: float = 0.0
     """and of its image networks; 0: the same."""

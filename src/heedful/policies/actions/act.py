@@ -12,7 +12,9 @@ Where this departs from the papers' code:
 3. Layers normalise first, positions are added once, at the input (theirs: after, and at each attention).
 4. Each camera and frame has a learned position beside the sinusoidal ones of places.
 5. No head says which steps are padding: theirs is never trained.
-6. z is drawn from N(0, temperature); theirs is 0 at test time, which is temperature 0.
+6. Where the image networks find keypoints, a perceptron from these, numbers and command is added to the chunk: a small
+   transformer learns late to look, this short way learns it in a few hundred steps.
+7. z is drawn from N(0, temperature); theirs is 0 at test time, which is temperature 0.
 
 Letters: B observations, N actions each, T numbers of a chunk, H steps, K numbers of a step, D hidden size, Z of the
 latent, P places of all images.
@@ -100,6 +102,18 @@ class ActHead(nn.Module):
         self.camera_places = nn.Parameter(torch.randn(len(encoder.maps), frames, hidden) * 0.02)
         for i, (_, h, w) in enumerate(encoder.maps.values()):
             self.register_buffer(f"grid_{i}", grid_positions(h, w, hidden), persistent=False)
+        wide = encoder.numbers + encoder.language + encoder.places * frames * len(encoder.maps)
+        self.short_way = (
+            nn.Sequential(
+                nn.Linear(wide, 2 * hidden),
+                nn.SiLU(),
+                nn.Linear(2 * hidden, hidden),
+                nn.SiLU(),
+                nn.Linear(hidden, horizon * numbers),
+            )
+            if encoder.places
+            else None
+        )
         self.encode = layers(nn.TransformerEncoderLayer, nn.TransformerEncoder, encoder_layers)
         self.queries = nn.Parameter(torch.randn(horizon, hidden) * 0.02)
         self.decode = layers(nn.TransformerDecoderLayer, nn.TransformerDecoder, decoder_layers)
@@ -112,9 +126,9 @@ class ActHead(nn.Module):
         self.look = layers(nn.TransformerEncoderLayer, nn.TransformerEncoder, latent_layers)
         self.moments = nn.Linear(hidden, 2 * latent)
 
-    def tokens(self, scene: Scene) -> Tensor:
+    def seen(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """What a scene is before any latent: numbers, command, places of images and the keypoints of each, (B, up to
-        2 + P + one for each image, D)."""
+        2 + P + one for each image, D), and what goes the short way, (B, 1, T) or zeros (B, 1, 1)."""
         parts = []
         if self.of_numbers is not None:
             parts.append(self.of_numbers(scene.numbers) + self.token_places[NUMBERS])
@@ -128,15 +142,19 @@ class ActHead(nn.Module):
         for i, layer in enumerate(self.of_points):
             places = scene.points[list(scene.maps)[i]]
             tokens.append(layer(places) + self.camera_places[i])
-        return torch.cat(tokens, 1)
+        row = torch.cat(tokens, 1)
+        if self.short_way is None:
+            return row, row.new_zeros(len(row), 1, 1)
+        points = [found.flatten(1) for found in scene.points.values()]
+        return row, self.short_way(torch.cat([scene.numbers, scene.language, *points], -1))[:, None]
 
-    def chunks(self, tokens: Tensor, latent: Tensor) -> Tensor:
-        """(B, ., D) tokens and latents (B, N, Z) -> (B, N, T)."""
-        b, n, _ = latent.shape
+    def chunks(self, seen: tuple[Tensor, Tensor], latent: Tensor) -> Tensor:
+        """What is `seen` of B scenes and latents (B, N, Z) -> (B, N, T)."""
+        (tokens, short), (b, n, _) = seen, latent.shape
         first = self.of_latent(latent) + self.token_places[LATENT]
         whole = torch.cat([first[:, :, None], tokens[:, None].expand(-1, n, -1, -1)], 2).flatten(0, 1)
         queries = self.queries.expand(b * n, -1, -1)
-        return self.out(self.decode(queries, self.encode(whole))).flatten(1).unflatten(0, (b, n))
+        return self.out(self.decode(queries, self.encode(whole))).flatten(1).unflatten(0, (b, n)) + short
 
     def posterior(self, scene: Scene, actions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of z, (B, Z) each, of numbers (B, T) of which `mask` (B, T) counts."""
@@ -157,17 +175,17 @@ class ActHead(nn.Module):
 
     def draw(self, scene: Scene, n: int, *, temperature: float, generator: torch.Generator) -> Tensor:
         """(B, N, T)."""
-        tokens = self.tokens(scene)
-        noise = torch.randn(len(tokens), n, self.latent, generator=generator, device=generator.device)
+        seen = self.seen(scene)
+        noise = torch.randn(len(seen[0]), n, self.latent, generator=generator, device=generator.device)
         if temperature == 0:
-            return self.chunks(tokens, torch.zeros_like(noise[:, :1]).to(tokens)).expand(-1, n, -1)
-        return self.chunks(tokens, temperature * noise.to(tokens))
+            return self.chunks(seen, torch.zeros_like(noise[:, :1]).to(seen[0])).expand(-1, n, -1)
+        return self.chunks(seen, temperature * noise.to(seen[0]))
 
     def loss(self, scene: Scene, actions: Tensor, mask: Tensor, *, weight: Tensor | None = None) -> Result:
         """Of numbers (B, T)."""
         mean, log_var = self.posterior(scene, actions, mask)
         z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
-        predicted = self.chunks(self.tokens(scene), z[:, None])[:, 0]
+        predicted = self.chunks(self.seen(scene), z[:, None])[:, 0]
         return act_loss(
             predicted,
             actions,
@@ -189,11 +207,11 @@ class ActHead(nn.Module):
         wide = Scene(scene.numbers.repeat_interleave(n, 0), scene.language.repeat_interleave(n, 0), {}, {})
         mean, log_var = self.posterior(wide, flat, torch.ones_like(flat, dtype=torch.bool))
         generator = torch.Generator(flat.device).manual_seed(0)
-        tokens, total = self.tokens(scene), torch.zeros(b * n, device=flat.device)
+        seen, total = self.seen(scene), torch.zeros(b * n, device=flat.device)
         for _ in range(BOUND_DRAWS):
             noise = torch.randn(self.latent, generator=generator, device=flat.device)
             z = (mean + (0.5 * log_var).exp() * noise).unflatten(0, (b, n))
-            error = (self.chunks(tokens, z).flatten(0, 1) - flat).abs().sum(-1)
+            error = (self.chunks(seen, z).flatten(0, 1) - flat).abs().sum(-1)
             total = total - error - flat.shape[-1] * math.log(2)
         return (total / BOUND_DRAWS - gaussian_kl(mean, log_var)).unflatten(0, (b, n))[..., None]
 
