@@ -116,6 +116,27 @@ def says(run: Path, colour: tuple[int, int, int], steps: int = 4) -> Any:
 # ---- training
 
 
+def test_velocities_are_told_by_their_names(tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    from heedful.data.pack_table.expert import pack_info
+
+    told: Any = type("Told", (), {})()
+    told.episodes = type("Episodes", (), {"info": pack_info((8, 8))})()
+    assert correct_low.velocities(told) == (0, 1, 2, 3)
+    features = told.episodes.info.features
+    for names in (None, {"axes": ["velocity_x"] * 5}, ["x", "y", "z", "yaw", "gripper"]):
+        told.episodes.info.features["action"] = replace(features["action"], names=names)
+        assert correct_low.velocities(told) == ()
+
+
+def test_chunks_of_all_episodes() -> None:
+    long, short = np.arange(14.0).reshape(7, 2), np.ones((2, 2))
+    chunks = correct_low.chunks_of([long, short], 4)
+    assert chunks.shape == (3, 4, 2)
+    assert np.array_equal(chunks[0], long[:4]) and np.array_equal(chunks[1], long[2:6])
+    assert np.array_equal(chunks[2], [[1, 1], [1, 1], [0, 0], [0, 0]])
+
+
 def test_the_high_level_says_what_is_due(trained: Path) -> None:
     for colour, command in ((toy.RED, toy.LEFT), (toy.BLUE, toy.RIGHT)):
         said = says(trained, colour)

@@ -88,6 +88,7 @@ def same_data(learned: Learned, run: Run) -> None:
         "high": learned.high,
     }
     begun = run.once("data.json", lambda: told)
+    begun["numbers"].setdefault("sums", [])  # there were none before
     if begun != json.loads(json.dumps(told)):
         paths = [
             now["path"] for now, then in zip(told["sources"], begun["sources"], strict=False) if now != then
