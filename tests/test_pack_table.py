@@ -222,6 +222,18 @@ def test_person_sees_a_stall_and_the_wrong_order(blind: PackTable) -> None:
     assert person.log[0].cause == "wrong order" and person.log[0].command in (WRONG, pick(ORDER[0]))
 
 
+def test_who_stands_still_is_not_told_the_same_again(blind: PackTable) -> None:
+    blind.reset(4)
+    for action in expert(blind, OPEN_BIN, np.random.default_rng(0)):
+        blind.act(action)
+    person = ScriptedPerson(1)
+    said = []
+    for _ in range(60):
+        blind.act([0, 0, 0, 0, -1])
+        said += [WORDINGS[words] for words in [person.say(blind, pick(ORDER[0]))] if words]
+    assert said[0] == RETRY and person.log[0].cause == "stall"
+
+
 def test_person_sees_a_missed_grasp_and_a_drop(blind: PackTable) -> None:
     person = ScriptedPerson(2)
     blind.reset(10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from tell_adapters import sentence
 from heedful.data.scopes import Scope
 from heedful.errors import HeedfulError
 from heedful.judges.effects import KINDS, Effect, adheres, edit, effect_from
-from heedful.recipes import tell_commands
+from heedful.recipes import tell_commands, tell_joint
 from heedful.recipes.tell_changes import compose, enable
 from heedful.recipes.tell_conflicts import clash, conflicts, domain_words, inside, overlap, store_conflicts
-from heedful.recipes.tell_store import joint_scopes
+from heedful.recipes.tell_store import find, joint_scopes
 
 TEXTS = [
     "Subject: The report\n\nDear Ann,\n\nthe report on the third quarter is ready now. I have sent it to the whole "
@@ -322,3 +323,16 @@ def test_what_cannot_be_compared_is_said(store: Path, capsys: pytest.CaptureFixt
     assert shown.out == "no conflicts found\n" and "no rule says" in shown.err
     with pytest.raises(HeedfulError, match="there is no adapter 'nobody'"):
         store_conflicts(store, ["nobody"])
+
+
+def test_a_sentence_without_a_rule_needs_somebody_who_judges_it(store: Path, tmp_path: Path) -> None:
+    """Joint training takes the first one's settings; where those have a teacher, it is the teacher who judges."""
+    copy = shutil.copytree(store, tmp_path / "tell")
+    base = find(copy, "up").base
+    sentence(copy, "vague", base, seed=9, scope=scope("letters", ["my aunt"], [], None))
+    asked = tell_commands.Compose(("up", "vague"), out="both", joint=True, store=str(copy))
+    with pytest.raises(
+        HeedfulError, match=r"no rule says what vague does, and up.*has no --teacher.*name vague first"
+    ):
+        tell_joint.main(asked)
+    assert not (copy / "both").exists()
