@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -418,6 +419,31 @@ def test_saved_scores_cannot_judge_new_text(scored: Path) -> None:
         open_person(scored / "run-npz").featurise("Q?", ["a"])
     features = AnswerFeatures(How("scores", style=False), {"scale": np.ones(3, np.float32)})
     assert features.about == "saved scores of other reward models"
+
+
+def test_another_model_in_the_same_folder_is_read_again(tmp_path: Path) -> None:
+    """Raw features are kept by what the folder holds, not by its name."""
+    classifier(tmp_path / "model", "llama")
+    file = write(tmp_path / "p.jsonl", crowd(40))
+    words = ["personalize", "fit", str(file), "--features", "reward", "--model", str(tmp_path / "model")]
+    words += [
+        "--cache",
+        str(tmp_path / "c"),
+        "--heads",
+        "4",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "--quiet",
+    ]
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    assert main([*words, "--out", str(tmp_path / "same")]) == 0
+    shutil.rmtree(tmp_path / "model")
+    classifier(tmp_path / "model", "gemma")
+    assert main([*words, "--out", str(tmp_path / "other")]) == 0
+    one, same, other = (open_person(tmp_path / name).first for name in ("one", "same", "other"))
+    assert np.array_equal(one, same) and not np.allclose(one, other)
 
 
 # ---- a person as a judge

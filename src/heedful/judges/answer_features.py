@@ -72,6 +72,16 @@ def cache_key(name: str, model: str = "", *, two: bool = False, precision: str =
     return f"{'states' if name == 'lm' else 'pooled'} {model} {precision} 1"
 
 
+def weights_of(name: str, model: str) -> str:
+    """What raw features depend on where `model` is a folder, in which another model may be tomorrow: its content."""
+    if name == "tfidf" or not Path(model or "-").expanduser().is_dir():
+        return ""
+    from heedful.hub import resolve
+    from heedful.manifest import sha256_of
+
+    return f" {sha256_of(Path(resolve(model)))}"
+
+
 def pair_features(
     name: str, model: str = "", *, two: bool = False, precision: str = "auto", device: str = "auto"
 ) -> Featurise:

@@ -22,9 +22,8 @@ from heedful.data.quality import noise as quality_noise
 from heedful.data.quality import scale as quality_scale
 from heedful.errors import HeedfulError
 from heedful.judges import probes
-from heedful.judges.answer_features import cache_key, pair_features
+from heedful.judges.answer_features import cache_key, pair_features, weights_of
 from heedful.judges.probes import Array, Probe, Rows
-from heedful.manifest import sha256_of
 from heedful.recipes.audit_survey import Survey, content_of, keep, pairs_of, usable_pairs
 from heedful.run import Run
 
@@ -149,15 +148,6 @@ def recipe_of(cfg: Config, surveys: Sequence[Survey]) -> tuple[str, str]:
     return "tuned", f"{cfg.model}, fine-tuned as a reward model (LoRA, one pass) for every fit"
 
 
-def weights_of(cfg: Config) -> str:
-    """What features depend on where --model is a folder, in which another model may be tomorrow: its content."""
-    if cfg.probe not in ("minilm", "lm") or not Path(cfg.model or "-").expanduser().is_dir():
-        return ""
-    from heedful.hub import resolve
-
-    return f" {sha256_of(Path(resolve(cfg.model)))}"
-
-
 def _featurise(cfg: Config, spec: str) -> probes.Featurise:
     if cfg.probe in ("tfidf", "tuned"):
         return pair_features("tfidf", two=spec.startswith("words 2") or cfg.probe == "tuned")
@@ -181,7 +171,7 @@ def learn(
     """Every experiment on every file; features are made when the first fit that is missing needs them."""
     spec, about = recipe_of(cfg, surveys)
     folder = features_folder(cfg)
-    weights = _lazy(lambda: weights_of(cfg))
+    weights = _lazy(lambda: weights_of(cfg.probe, cfg.model) if cfg.probe in ("minilm", "lm") else "")
     featurise = _lazy(lambda: _featurise(cfg, spec))
 
     @cache

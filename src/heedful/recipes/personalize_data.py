@@ -22,7 +22,7 @@ from heedful.data.problems import printable
 from heedful.data.rows import Rows, open_rows, parse_columns, prompt_key
 from heedful.errors import HeedfulError
 from heedful.judges import probes
-from heedful.judges.answer_features import JSON, AnswerFeatures, How, cache_key, pair_features
+from heedful.judges.answer_features import JSON, AnswerFeatures, How, cache_key, pair_features, weights_of
 from heedful.judges.probes import Array, Pair
 from heedful.recipes.audit_learn import features_folder
 from heedful.recipes.audit_survey import content_of, keep
@@ -304,6 +304,7 @@ def _parts(cfg: Config, one: Source) -> Callable[[], list[Path]]:
     def parts() -> list[Path]:
         if not made:
             key = cache_key(cfg.features, cfg.model, precision=cfg.precision)
+            key += weights_of(cfg.features, cfg.model)
             columns: Mapping[str, str] = parse_columns(cfg.columns)
             lazy: list[probes.Featurise] = []
 
