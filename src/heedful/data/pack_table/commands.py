@@ -16,6 +16,8 @@ from heedful.errors import HeedfulError
 
 SHUT = 0.93
 """A gripper that is closed further has nothing between its fingers."""
+CLEAR = 0.13
+"""Metres above the table from which on the hand is on its way up from the bin."""
 NUDGE = 0.03
 """Metres of a nudge."""
 NUDGES: Mapping[str, tuple[float, float, float]] = {
@@ -100,9 +102,9 @@ def advised(table: PackTable, command: str) -> str:
     held, closed = table.held, table.table.gripper > SHUT
     x, y, z = table.table.tip
     near_bin = abs(x - BIN[0]) < 0.12 and y > BIN[1] - 0.12
-    if near_bin and z < 0.17 and not held and command in (RELEASE, OPEN_BIN) and table.lid > OPENED:
+    if near_bin and z < CLEAR and not held and command in (RELEASE, OPEN_BIN) and table.lid > OPENED:
         return command
-    if command == CLOSE_BIN and z < 0.17 and table.lid < CLOSED:
+    if command == CLOSE_BIN and z < CLEAR and table.lid < CLOSED:
         return command
     right = due(table)
     missed = command == right and closed and not held and not near_bin
