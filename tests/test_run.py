@@ -163,6 +163,23 @@ def test_an_option_that_came_later_has_its_default_in_older_runs(tmp_path: Path)
         open_run(tmp_path / "third", Settings("a"), seed=0)
 
 
+@dataclass(frozen=True)
+class Newer:
+    steps: int = 3
+    points: int = field(default=32, metadata={"before": 0})
+
+
+def test_a_default_that_does_what_was_not_done_before_is_no_default_of_older_runs(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", {"steps": 3}, seed=0) as run:
+        run.log(1, {"loss": 0.5})
+    with pytest.raises(HeedfulError, match="points: 0 -> 32"):
+        open_run(tmp_path / "run", Newer(), seed=0)
+    with open_run(tmp_path / "run", Newer(points=0), seed=0):
+        pass
+    with open_run(tmp_path / "new", Newer(), seed=0):
+        assert "points: 32" in (tmp_path / "new" / "config.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     "work", ["", "metrics.jsonl", "world.json", "pictures/1.png", "cache/rows.arrow", "sessions.json"]
 )

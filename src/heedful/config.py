@@ -43,12 +43,15 @@ def to_plain(value: Any) -> Any:
 
 
 def defaults_of(value: Any) -> dict[str, Any]:
-    """The plain default of each field of a dataclass that has one; nothing for other values."""
+    """The plain default of each field of a dataclass that has one; nothing for other values. What a run did that began
+    before the field existed, where that is not its default, is the field's metadata "before"."""
     if not dataclasses.is_dataclass(value):
         return {}
     found: dict[str, Any] = {}
     for field in dataclasses.fields(value):
-        if field.default is not dataclasses.MISSING:
+        if "before" in field.metadata:
+            found[field.name] = field.metadata["before"]
+        elif field.default is not dataclasses.MISSING:
             found[field.name] = to_plain(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             found[field.name] = to_plain(field.default_factory())

@@ -185,10 +185,10 @@ def open_run(
 ) -> Run:
     """Open `folder` for writing, new or to resume.
 
-    config: a dataclass or plain values. A run that began before an option existed has it at its default, so a default
-    must do what was done before there was the option. volatile: dotted names of settings that may change between
-    starts. command: what to type to start it again; the program's own arguments by default. data: the files whose
-    sha256 the manifest keeps; names that are no files are kept as they are.
+    config: a dataclass or plain values. A run that began before an option existed has it at its default, or at its
+    metadata "before" where the default does something else than was done then. volatile: dotted names of settings that
+    may change between starts. command: what to type to start it again; the program's own arguments by default. data:
+    the files whose sha256 the manifest keeps; names that are no files are kept as they are.
 
     Raises `HeedfulError` when another process has the folder open, when the config, the seed or a data file
     differs from the one the run began with (every difference is listed), or when it cannot be written. A folder in

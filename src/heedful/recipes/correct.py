@@ -19,7 +19,7 @@ See `policies.actions_act`, `policies.instruct` and `policies.override` for depa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from heedful.errors import HeedfulError
@@ -67,9 +67,9 @@ class Config:
     """The sentence encoder: words (no model), minilm, or a folder or Hub id (DistilBERT in the paper)."""
     backbone: str = ""
     """Pretrained image networks of the low level, a folder or Hub id; --preset paper has EfficientNet-B3."""
-    points: int = 32
+    points: int = field(default=32, metadata={"before": 0})
     """Keypoints of each picture, beside its map, in a laptop's image networks; 0: none."""
-    sums: bool = True
+    sums: bool = field(default=True, metadata={"before": False})
     """Learn numbers of an action that are named velocity_..., but the gripper's, as what they add up to in a chunk."""
     low_steps: int = 8000
     """Steps of the low level."""

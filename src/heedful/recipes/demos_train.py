@@ -14,7 +14,7 @@ beside one's own (--data). Departures, each on purpose:
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,7 +65,7 @@ class Config:
     """The network of each camera: four convolutions, or ResNet-50 with group norms."""
     channels: tuple[int, ...] = (32, 64, 64, 64)
     """conv: channels of the convolutions."""
-    points: int = 32
+    points: int = field(default=32, metadata={"before": 0})
     """conv: keypoints of each picture, beside its map; 0: none."""
     vision: str = ""
     """resnet: a folder or Hub id of trained weights, or of another size."""
