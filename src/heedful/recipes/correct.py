@@ -13,6 +13,8 @@ Where this departs from the paper's code, each on purpose:
 4. Wordings of one command are summed when the high level speaks, where the data says which belong together.
 5. Learning rates, sizes and steps of the laptop preset are our own; --preset paper has the paper's.
 6. One frame is what a low level sees, for diffusion too (DROID's policy has two).
+7. The laptop's image networks give keypoints beside their maps, and velocities are learned as what they add up to
+   (theirs are positions).
 
 See `policies.actions_act`, `policies.instruct` and `policies.override` for departures within the parts.
 """
