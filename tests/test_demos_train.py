@@ -292,7 +292,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(
 def test_changed_data_is_refused(sets: SimpleNamespace, tmp_path: Path) -> None:
     data = write(tmp_path / "data", (6, 6))
     cfg = replace(config(sets, tmp_path / "run"), data=(str(data),))
-    trained(cfg)
+    before = trained(cfg)
+    facts = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert facts["numbers"].pop("sums") == []  # a run from before there were any
+    (tmp_path / "run" / "data.json").write_text(json.dumps(facts))
+    assert trained(cfg) == before
     with EpisodeWriter(data, open_episodes(data).info) as writer:
         for t in range(5):
             writer.add_frame(frame(0, t))

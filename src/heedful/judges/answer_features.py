@@ -74,7 +74,7 @@ def cache_key(name: str, model: str = "", *, two: bool = False, precision: str =
 
 def weights_of(name: str, model: str) -> str:
     """What raw features depend on where `model` is a folder, in which another model may be tomorrow: its content."""
-    if name == "tfidf" or not Path(model or "-").expanduser().is_dir():
+    if name not in ("minilm", "lm", "reward") or not Path(model or "-").expanduser().is_dir():
         return ""
     from heedful.hub import resolve
     from heedful.manifest import sha256_of

@@ -17,8 +17,8 @@ real arms, 50 Hz, 300 to 1170 demonstrations a task and people who speak. Here, 
 6. The fixed order goes by the clock, each command for its mean time in the demonstrations.
 7. Ablations have 25 episodes of the 50, and those of the rounds change round 1 alone. Claims about them are on shares
    of stages.
-8. A first low level, of 6000 steps, had not learned to look: it closed its hand 10 to 20 cm beside the block, whatever
-   the high level. Camera, keypoints, what chunks are learned as, the learning rate and the steps were changed then,
+8. A first low level, of 6000 steps, had not learned to look: it closed its hand far beside the block, whatever the
+   high level. Camera, keypoints, what chunks are learned as, the learning rate and the steps were changed then,
    by errors on demonstrations and the oracle's episodes for validation, before any arm was measured.
 9. See `heedful correct train` for what its training does otherwise than the paper's code.
 """

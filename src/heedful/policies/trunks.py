@@ -57,8 +57,7 @@ class Film(nn.Module):
 
 class Keypoints(nn.Module):
     """Where P learned features are in a map: the mean place of each under a softmax over places (Levine et al. 2016,
-    arXiv 1504.00702). A small network learns from few hundred scenes where a thing is, which it does not from the map.
-    """
+    arXiv 1504.00702): small networks learn from fewer scenes where a thing is than they do from the map."""
 
     def __init__(self, channels: int, points: int) -> None:
         super().__init__()

@@ -171,7 +171,7 @@ def learn(
     """Every experiment on every file; features are made when the first fit that is missing needs them."""
     spec, about = recipe_of(cfg, surveys)
     folder = features_folder(cfg)
-    weights = _lazy(lambda: weights_of(cfg.probe, cfg.model) if cfg.probe in ("minilm", "lm") else "")
+    weights = _lazy(lambda: weights_of(cfg.probe, cfg.model))
     featurise = _lazy(lambda: _featurise(cfg, spec))
 
     @cache

@@ -142,6 +142,7 @@ def preset(name: str) -> Config:
             preset="paper",
             size=128,
             images="resnet",
+            points=0,
             sentences="distilbert/distilbert-base-uncased",
             pooling="sum",
             widths=(256, 512, 1024),

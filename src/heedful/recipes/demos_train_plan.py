@@ -81,6 +81,8 @@ def same_data(learned: Learned, run: Run) -> None:
     """Raises HeedfulError where the data sets are not those that the run began with."""
     import json
 
+    from heedful.policies.actions.numbers import ActionNumbers
+
     told = {
         "sources": [source.facts for source in learned.sources],
         "numbers": asdict(learned.numbers),
@@ -88,8 +90,8 @@ def same_data(learned: Learned, run: Run) -> None:
         "high": learned.high,
     }
     begun = run.once("data.json", lambda: told)
-    begun["numbers"].setdefault("sums", [])  # there were none before
-    if begun != json.loads(json.dumps(told)):
+    begun |= {"numbers": asdict(ActionNumbers.from_json(begun["numbers"]))}
+    if json.dumps(begun, sort_keys=True) != json.dumps(told, sort_keys=True):
         paths = [
             now["path"] for now, then in zip(told["sources"], begun["sources"], strict=False) if now != then
         ]

@@ -39,7 +39,7 @@ OPENED, CLOSED = 0.13, 0.015
 KNOB_HEIGHT = WALL + 0.033
 """Of the middle of the lid's knob above the table."""
 FIELD = 42.0
-"""Vertical, of the outer camera (degrees): bin, things and arm fill the picture, a block is 5 of 64 pixels wide."""
+"""Vertical, of the outer camera (degrees): bin, things and arm fill the picture; a block is some 5 of 64 pixels."""
 STATE = ("x", "y", "z", "yaw", "gripper")
 
 

@@ -13,7 +13,7 @@ Where this departs from the papers' code:
 4. Each camera and frame has a learned position beside the sinusoidal ones of places.
 5. No head says which steps are padding: theirs is never trained.
 6. Where the image networks find keypoints, a perceptron from these, numbers and command is added to the chunk: a small
-   transformer learns late to look, this short way learns it in a few hundred steps.
+   transformer learns late to look.
 7. z is drawn from N(0, temperature); theirs is 0 at test time, which is temperature 0.
 
 Letters: B observations, N actions each, T numbers of a chunk, H steps, K numbers of a step, D hidden size, Z of the

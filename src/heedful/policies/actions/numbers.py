@@ -70,9 +70,8 @@ class ActionNumbers:
         """(..., K) -> (..., A), not clipped to any bounds; angles are in (-pi, pi]. With sums (..., H, K)."""
         x = numbers * numbers.new_tensor(self.scale) + numbers.new_tensor(self.shift)
         if self.sums:
-            x = x.clone()
-            places = list(self.sums)
-            x[..., 1:, places] -= x[..., :-1, places].clone()
+            steps = x.diff(dim=-2, prepend=torch.zeros_like(x[..., :1, :]))
+            x = torch.where(_places(self.sums, x), steps, x)
         if not self.euler:
             return x
         parts, at = [], 0
@@ -133,8 +132,11 @@ def _known(actions: Tensor, euler: Sequence[int], sums: Sequence[int]) -> Tensor
 def _added_up(x: Tensor, sums: Sequence[int]) -> Tensor:
     if not sums:
         return x
-    places = torch.tensor([i in sums for i in range(x.shape[-1])], device=x.device)
-    return torch.where(places, x.cumsum(-2), x)
+    return torch.where(_places(sums, x), x.cumsum(-2), x)
+
+
+def _places(sums: Sequence[int], x: Tensor) -> Tensor:
+    return torch.tensor([i in sums for i in range(x.shape[-1])], device=x.device)
 
 
 def _with_rot6d(actions: Tensor, euler: Sequence[int]) -> Tensor:
