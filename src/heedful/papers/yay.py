@@ -5,7 +5,7 @@ real arms, 50 Hz, 300 to 1170 demonstrations a task and people who speak. Here, 
 
 1. The task is PackTable: open a bin, put three things into it in their order, close it; eight stages, 15 Hz, pictures
    of 64 x 64. The person is a script with the simulator's eyes, half a second to a second late.
-2. One low level (ACT of two million weights, 10,000 steps) is trained, made imperfect by where it acts (a camera
+2. One low level (ACT of two million weights, 12,000 steps) is trained, made imperfect by where it acts (a camera
    that is off its place, noise on its actions), chosen on validation episodes, and frozen for all seeds. So seeds are
    over high levels, corrections, people and episodes, not over demonstrations or low levels; nor over the flat policy
    and the one that learned the mistakes, which are trained once as well.

@@ -11,6 +11,8 @@ tasks, arXiv 2403.12910, in small). Reset `seed` is a function of the seed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,25 @@ from numpy.typing import ArrayLike, NDArray
 from heedful.data.table import Layout, Table
 from heedful.data.table.arm import MOST_RADIANS, RESET, forward, rotation_of, rotation_vector
 from heedful.data.table.mjcf import STEEL, WORLD, geom_xml
-from heedful.data.table.objects import THINGS
+from heedful.data.table.objects import GREEN, THINGS, Shape, Thing
 from heedful.data.table.scene import CameraPose, Scene
 from heedful.errors import HeedfulError
 
 Array = NDArray[np.float64]
 ORDER = ("red block", "sponge", "blue block")
 """The things, in the order in which they have to go into the bin."""
+SPONGE = replace(
+    THINGS["sponge"],
+    shapes=(
+        Shape("box", (0.028, 0.020, 0.010), (0, 0, 0.005)),
+        Shape("box", (0.028, 0.020, 0.005), (0, 0, -0.010), colour=GREEN),
+    ),
+    across=0.040,
+    radius=0.035,
+)
+"""Smaller than the other table's: the fingers take it as they take the blocks, whatever its yaw, which a small low
+level learns last."""
+PARTS: Mapping[str, Thing] = {name: SPONGE if name == "sponge" else THINGS[name] for name in ORDER}
 STAGES = ("open", *(f"{verb} {thing}" for thing in ORDER for verb in ("take", "put")), "close")
 LONGEST = 600
 """Steps of an episode."""
@@ -89,7 +103,7 @@ def _scene(jitter: float, seed: int) -> Scene:
         room=((0.35, 0.34, 0.36), (0.70, 0.71, 0.73)),
         light=(0.2, -0.5, 2.0),
         brightness=0.9,
-        things=tuple(THINGS[name] for name in ORDER),
+        things=tuple(PARTS.values()),
         fixtures=(),
         fixture_colours={},
         drawer="",
