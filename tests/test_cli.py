@@ -15,7 +15,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -155,8 +154,8 @@ try:
     status = main(sys.argv[1:])
 except SystemExit as left:
     status = left.code
-heavy = {"torch", "transformers", "datasets", "pyarrow", "peft", "accelerate", "pandas"} & set(sys.modules)
-print("status", status, "heavy", sorted(heavy), file=sys.stderr)
+heavy = {"torch", "transformers", "datasets", "pyarrow", "peft", "accelerate", "pandas", "matplotlib", "mujoco"}
+print("status", status, "heavy", sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 
 
@@ -175,17 +174,12 @@ def test_checking_a_file_needs_no_torch(tmp_path: Path) -> None:
     "arguments",
     [["--help"], ["--version"], ["prefer", "--help"], ["sample", "--help"], ["prefer", "--nothing"]],
 )
-def test_help_comes_within_a_second_and_without_torch(arguments: list[str]) -> None:
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=False
-        )
-        seconds.append(time.perf_counter() - began)
-        wrong = "--nothing" in arguments
-        assert done.stderr.endswith(f"status {2 if wrong else 0} heavy []\n"), done.stderr
-    assert min(seconds) < 1, seconds
+def test_help_comes_without_loading_what_is_slow_to_load(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=False
+    )
+    wrong = "--nothing" in arguments
+    assert done.stderr.endswith(f"status {2 if wrong else 0} heavy []\n"), done.stderr
 
 
 def test_help_lists_every_command() -> None:

@@ -330,9 +330,9 @@ def test_a_sentence_without_a_rule_needs_somebody_who_judges_it(store: Path, tmp
     copy = shutil.copytree(store, tmp_path / "tell")
     base = find(copy, "up").base
     sentence(copy, "vague", base, seed=9, scope=scope("letters", ["my aunt"], [], None))
-    asked = tell_commands.Compose(("up", "vague"), out="both", joint=True, store=str(copy))
+    asked = tell_commands.Compose(("up", "vague"), out="judged", joint=True, store=str(copy))
     with pytest.raises(
         HeedfulError, match=r"no rule says what vague does, and up.*has no --teacher.*name vague first"
     ):
         tell_joint.main(asked)
-    assert not (copy / "both").exists()
+    assert not (copy / "judged").exists()
