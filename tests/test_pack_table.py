@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("mujoco")
 
 from heedful.data.episodes import open_episodes
-from heedful.data.pack_table import LID_OUT, LONGEST, ORDER, STAGES, PackTable
+from heedful.data.pack_table import LID_OUT, LONGEST, ORDER, STAGES, PackTable, commands
 from heedful.data.pack_table.commands import (
     CLOSE_BIN,
     CLOSE_HAND,
@@ -33,6 +33,7 @@ from heedful.data.pack_table.commands import (
 )
 from heedful.data.pack_table.expert import MISTAKES, expert, narrate, write_narrations
 from heedful.data.pack_table.people import CAUSES, Person, ScriptedPerson, TypedPerson
+from heedful.data.table.operator import grasp_yaw
 from heedful.data.table.render import Pictures
 from heedful.errors import HeedfulError
 
@@ -74,6 +75,19 @@ def test_order_counts(blind: PackTable) -> None:
     assert blind.held == ORDER[1] and due(blind) == WRONG and not blind.stages[f"take {ORDER[1]}"]
     do(blind, WRONG)
     assert blind.held == "" and due(blind) == pick(ORDER[0])
+
+
+@pytest.mark.parametrize("thing", ORDER)
+def test_fingers_take_a_thing_at_any_yaw(
+    blind: PackTable, thing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for turned in (0.0, 0.6, 1.2, np.pi / 2):
+        monkeypatch.setattr(
+            commands, "grasp_yaw", lambda one, turn, turned=turned: grasp_yaw(one, turn) + turned
+        )
+        blind.reset(4)
+        do(blind, pick(thing))
+        assert blind.held == thing and blind.lifted(thing), turned
 
 
 def test_nudges_move_as_they_say(blind: PackTable) -> None:
