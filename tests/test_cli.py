@@ -182,6 +182,19 @@ def test_help_comes_without_loading_what_is_slow_to_load(arguments: list[str]) -
     assert done.stderr.endswith(f"status {2 if wrong else 0} heavy []\n"), done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["prefer"], ["act"], ["critique"], ["search", "generate"], ["demos", "train"], ["correct", "train"]],
+)
+def test_a_seed_below_0_is_refused_before_anything_is_made(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--seed", "-1"]) == 1
+    assert capsys.readouterr().err == f"heedful {' '.join(command)}: --seed must be 0 or more, not -1\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_lists_every_command() -> None:
     done = heedful("--help")
     assert done.returncode == 0 and done.stderr == ""

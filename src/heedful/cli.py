@@ -387,7 +387,10 @@ def _command(arguments: Sequence[str]) -> int:
         print(f"heedful: there is no command {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2
     try:
-        return COMMANDS[name].run(parse(name, arguments[len(name.split()) :]))
+        options = parse(name, arguments[len(name.split()) :])
+        if isinstance(seed := getattr(options, "seed", 0), int) and seed < 0:
+            raise HeedfulError(f"--seed must be 0 or more, not {seed}")
+        return COMMANDS[name].run(options)
     except HeedfulError as error:
         print(f"heedful {name}: {error}", file=sys.stderr)
         return 1
