@@ -60,10 +60,13 @@ STAGES_BAND, TASK_BAND = (0.70, 0.85), (0.10, 0.30)
 """Success of a stage that was begun, and of the task, at which the pair is to stand before anything is compared."""
 WORLDS = (
     {"camera_jitter": 0.0, "action_noise": 0.0},
-    {"camera_jitter": 0.0, "action_noise": 0.2},
+    {"camera_jitter": 0.0, "action_noise": 0.05},
+    {"camera_jitter": 0.0, "action_noise": 0.075},
+    {"camera_jitter": 0.0, "action_noise": 0.1},
+    {"camera_jitter": 0.0, "action_noise": 0.15},
+    {"camera_jitter": 0.01, "action_noise": 0.1},
     {"camera_jitter": 0.01, "action_noise": 0.2},
     {"camera_jitter": 0.02, "action_noise": 0.3},
-    {"camera_jitter": 0.03, "action_noise": 0.5},
 )
 """What makes the low level imperfect, from easy to hard."""
 
