@@ -116,6 +116,34 @@ def says(run: Path, colour: tuple[int, int, int], steps: int = 4) -> Any:
 # ---- training
 
 
+def test_the_high_level_learns_from_some_of_the_episodes(trained: Path, data: Path, tmp_path: Path) -> None:
+    from heedful.policies.actions.build import load
+
+    def lessons(many: int) -> tuple[Any, Any]:
+        cfg = config(tmp_path / f"of-{many}", data, high_episodes=many)
+        with open_run(cfg.out, cfg, seed=cfg.seed, command="test") as run:
+            demos = correct_low.gather(cfg, run)
+            low, _ = load(trained / "model" / "low")
+            making = correct_high.talking(cfg, demos)
+            return correct_high.lessons_of(cfg, demos, making, low, run), demos
+
+    whole, demos = lessons(0)
+    some, _ = lessons(2)
+    free = [i for i in range(len(demos.narrated.segments)) if i not in demos.held]
+    assert len(free) > 2 and some.about["episodes"] == 2 + len(demos.held)
+    assert 0 < int((~some.held).sum()) < int((~whole.held).sum())
+    assert int(some.held.sum()) == int(whole.held.sum()) > 0
+    # those of the first episodes are where they were
+    first = int((~some.held).sum())
+    assert [some.texts[k] for k in some.labels[~some.held]] == [
+        whole.texts[k] for k in whole.labels[~whole.held][:first]
+    ]
+    with pytest.raises(
+        HeedfulError, match=rf"--high-episodes {len(free) + 1}: there are {len(free)} episodes"
+    ):
+        lessons(len(free) + 1)
+
+
 def test_velocities_are_told_by_their_names(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     from heedful.data.pack_table.expert import pack_info

@@ -112,7 +112,7 @@ SIZES: dict[Tier, Size] = {
         longest=90,
     ),
     "main": Size(
-        train={"episodes": 300, "low_steps": 12000, "high_steps": 3000},
+        train={"episodes": 300, "low_steps": 12000, "high_episodes": 10, "high_steps": 3000},
         learn={"high_steps": 600},
         hours=6.0,
     ),

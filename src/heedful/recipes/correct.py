@@ -96,6 +96,8 @@ class Config:
     """Seconds: the high level learns to say what is said that much later."""
     lesson_every: float = 0.2
     """Seconds between the moments that it learns from."""
+    high_episodes: int = 0
+    """Episodes that the high level learns from, of those that the low level does; 0: all."""
     high_steps: int = 3000
     """Steps of the high level."""
     high_batch: int = 64

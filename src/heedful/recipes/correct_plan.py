@@ -27,7 +27,7 @@ NOT_NEGATIVE = (
         "look_ahead",
         "pre_roll",
     ),
-    *("save_every", "log_every", "eval_episodes"),
+    *("high_episodes", "save_every", "log_every", "eval_episodes"),
 )
 ABOVE_ZERO = ("low_rate", "high_rate", "frame_every", "lesson_every", "ask_every", "hold")
 STEPS, STEP_SECONDS = 350, 0.007
