@@ -73,7 +73,7 @@ class Config:
     """Keypoints of each picture, beside its map, in a laptop's image networks; 0: none."""
     sums: bool = field(default=True, metadata={"before": False})
     """Learn numbers of an action that are named velocity_..., but the gripper's, as what they add up to in a chunk."""
-    low_steps: int = 8000
+    low_steps: int = 12000
     """Steps of the low level."""
     low_batch: int = 32
     """Chunks in a step."""

@@ -125,7 +125,7 @@ def lessons_of(cfg: Config, demos: Demos, making: TalkerMaking, low: NetworkPoli
     learned = [i for i in range(len(demos.narrated.segments)) if i not in demos.held]
     if cfg.high_episodes > len(learned):
         raise HeedfulError(
-            f"--high-episodes {cfg.high_episodes}: there are {len(learned)} episodes to learn from, beside held-out ones"
+            f"--high-episodes {cfg.high_episodes}: there are {len(learned)} episodes to learn from beside held-out ones"
         )
     episodes = sorted([*learned[: cfg.high_episodes or None], *demos.held])
     said = [
