@@ -71,6 +71,8 @@ def setup_part(done: Done, tier: Tier, seeds: Sequence[int], run: Run) -> Part:
     size, shared, world = SIZES[tier], made("shared"), made("world")
     count = sum((SETUP, arm, seed) in done for arm in size.arms for seed in seeds)
     notes = [f"{count} of {len(size.arms) * len(seeds)} arms are done."]
+    if few := size.train.get("high_episodes"):
+        notes.append(f"High levels learn from {few} of the {size.train['episodes']} demonstrations.")
     if world is not None and min(one["off"] for one in world["tried"]) > 0:
         notes.append(
             "No world gave a pair that does 70 to 85% of the stages that it begins and the task in 10 to 30%; the "
