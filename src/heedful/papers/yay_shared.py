@@ -16,7 +16,7 @@ from heedful.data.pack_table.expert import TASK
 from heedful.data.segments import Segment, acting_segments
 from heedful.papers.onpolicy_arms import attempt
 from heedful.papers.seeds import Result
-from heedful.papers.yay_sizes import SETUP, STAGES_BAND, TASK_BAND, Size
+from heedful.papers.yay_sizes import NEAR, SETUP, STAGES_BAND, TASK_BAND, Size
 from heedful.policies.actions import NetworkPolicy
 from heedful.policies.actions.build import Making
 from heedful.policies.instruct import Speaker
@@ -146,8 +146,9 @@ def choose(shared: Shared, size: Size) -> Result:
 
 
 def off(stages: float, task: float) -> float:
-    """By how much two success rates miss their bands together; 0 within both."""
-    return sum(
+    """By how much two success rates miss their bands together; 0 within both, or `NEAR` them."""
+    missed = sum(
         max(0.0, low - value, value - high)
         for value, (low, high) in ((stages, STAGES_BAND), (task, TASK_BAND))
     )
+    return missed if missed > NEAR else 0.0
