@@ -160,6 +160,7 @@ def test_the_world_is_the_first_within_the_bands_or_the_nearest(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert yay_shared.off(0.8, 0.2) == 0 and yay_shared.off(0.70, 0.30) == 0
+    assert yay_shared.off(0.855, 0.2) == 0 < yay_shared.off(0.87, 0.2), "20 episodes tell no hundredth"
     assert yay_shared.off(0.6, 0.2) == pytest.approx(0.1) and yay_shared.off(0.9, 0.5) == pytest.approx(0.25)
     rates = {0.0: (0.95, 0.7), 0.2: (0.80, 0.2), 0.3: (0.78, 0.2)}
     first: list[int] = []
@@ -300,6 +301,13 @@ def test_claims_fail_where_they_should(changed: dict[str, float], rule: int) -> 
 def test_saying_as_much_as_before_fails() -> None:
     assert verdicts(GOOD, said=(3.0, 2.9))[3].holds is False
     assert verdicts(GOOD, said=(0.0, 0.0))[3].measured is None, "nothing was said before"
+
+
+def test_saying_less_to_a_robot_that_does_less_fails() -> None:
+    worse = verdicts({**GOOD, "live-3": 0.1})[3]
+    assert worse.holds is False and worse.measured == pytest.approx(2 / 3)
+    assert "in 70% before the rounds, in 10% after" in worse.note
+    assert verdicts({**GOOD, "live-3": 0.1}, seeds=1)[3].holds is None
 
 
 def test_ablations_are_compared_on_the_episodes_that_both_have() -> None:

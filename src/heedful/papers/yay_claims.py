@@ -7,6 +7,8 @@ over seeds and episodes, and a claim is decided where all seeds agree.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 
@@ -30,6 +32,10 @@ def fall(mean: Means) -> np.ndarray:
     return 1 - mean("live-3", "interventions") / mean("live", "interventions")
 
 
+FEWER = (
+    "after three rounds a person says at least 30% less in an episode, and the task is done no less often (measured: "
+    "by which share less)"
+)
 RULES: tuple[tuple[str, str, Value, float], ...] = (
     (
         "with a person who corrects it, the pair does the task in at least 20 points more of the episodes (measured: "
@@ -52,7 +58,7 @@ RULES: tuple[tuple[str, str, Value, float], ...] = (
         NO_LEAD,
     ),
     (
-        "after three rounds a person says at least 30% less in an episode (measured: by which share less)",
+        FEWER,
         NOTES,
         fall,
         0.30,
@@ -124,7 +130,21 @@ def claims(done: Done, tier: Tier, seeds: Sequence[int]) -> list[Claim]:
         (f"{text} (measured: by how much)", NOTES, gain(against, arm, "stages"), NO_LEAD)
         for arm, against, text in ABLATED
     ]
-    return [_claim(text, paper, value, bound, done, tier, seeds) for text, paper, value, bound in rows]
+    made = [_claim(text, paper, value, bound, done, tier, seeds) for text, paper, value, bound in rows]
+    return [_less_said_for_good(claim, done, seeds) if claim.claim == FEWER else claim for claim in made]
+
+
+def _less_said_for_good(claim: Claim, done: Done, seeds: Sequence[int]) -> Claim:
+    """A person has less to say to a robot that hangs, too: fewer words count where the task is done no less often."""
+    before, after = (
+        [fmean(done[SETUP, arm, seed]["success"]) for seed in seeds if (SETUP, arm, seed) in done]
+        for arm in ("live", "live-3")
+    )
+    if claim.measured is None or not before or not after:
+        return claim
+    was, now = fmean(before), fmean(after)
+    note = f"{claim.note}; with a person the task was done in {was:.0%} before the rounds, in {now:.0%} after them"
+    return replace(claim, holds=False if claim.holds and now < was else claim.holds, note=note)
 
 
 def _claim(
