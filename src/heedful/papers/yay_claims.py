@@ -144,7 +144,7 @@ def _less_said_for_good(claim: Claim, done: Done, seeds: Sequence[int]) -> Claim
         return claim
     was, now = fmean(before), fmean(after)
     note = f"{claim.note}; with a person the task was done in {was:.0%} before the rounds, in {now:.0%} after them"
-    return replace(claim, holds=False if claim.holds and now < was else claim.holds, note=note)
+    return replace(claim, holds=False if len(after) > 1 and now < was else claim.holds, note=note)
 
 
 def _claim(
