@@ -138,10 +138,11 @@ def test_the_high_level_learns_from_some_of_the_episodes(trained: Path, data: Pa
     assert [some.texts[k] for k in some.labels[~some.held]] == [
         whole.texts[k] for k in whole.labels[~whole.held][:first]
     ]
-    with pytest.raises(
-        HeedfulError, match=rf"--high-episodes {len(free) + 1}: there are {len(free)} episodes"
-    ):
-        lessons(len(free) + 1)
+    many = len(free) + 1
+    cfg = config(tmp_path / "too-many", data, high_episodes=many)
+    with pytest.raises(HeedfulError, match=rf"--high-episodes {many}: there are {len(free)} episodes"):
+        correct.main(cfg)
+    assert not (tmp_path / "too-many" / "low").exists(), "refused before anything is trained"
 
 
 def test_velocities_are_told_by_their_names(tmp_path: Path) -> None:

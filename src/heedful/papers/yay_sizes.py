@@ -116,6 +116,6 @@ SIZES: dict[Tier, Size] = {
     "main": Size(
         train={"episodes": 300, "low_steps": 12000, "high_episodes": 10, "high_steps": 3000},
         learn={"high_steps": 600},
-        hours=6.0,
+        hours=4.5,
     ),
 }

@@ -21,7 +21,6 @@ from torch import Tensor
 from heedful.data.narrated import Narrated
 from heedful.data.segments import Saying, frames_before, sayings, speaking_segments
 from heedful.device import pick_device
-from heedful.errors import HeedfulError
 from heedful.fit import FitConfig, fit
 from heedful.policies import instruct
 from heedful.policies.actions import NetworkPolicy
@@ -117,16 +116,9 @@ def lengths_of(demos: Demos, most: float) -> dict[str, float]:
 
 
 def lessons_of(cfg: Config, demos: Demos, making: TalkerMaking, low: NetworkPolicy, run: Run) -> Lessons:
-    """Lessons of the demonstrations: at every moment what is said `look_ahead` later, mistakes included.
-
-    Raises HeedfulError where there are fewer episodes to learn from than --high-episodes.
-    """
+    """Lessons of the demonstrations: at every moment what is said `look_ahead` later, mistakes included."""
     fps = demos.narrated.fps
     learned = [i for i in range(len(demos.narrated.segments)) if i not in demos.held]
-    if cfg.high_episodes > len(learned):
-        raise HeedfulError(
-            f"--high-episodes {cfg.high_episodes}: there are {len(learned)} episodes to learn from beside held-out ones"
-        )
     episodes = sorted([*learned[: cfg.high_episodes or None], *demos.held])
     said = [
         saying

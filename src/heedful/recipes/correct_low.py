@@ -64,7 +64,8 @@ class Demos:
 def gather(cfg: Config, run: Run) -> Demos:
     """Open the demonstrations, generated first where none are given; pictures get a raw or JPEG proxy in the run.
 
-    Raises HeedfulError for what `open_narrated` refuses, and where no segment is left to learn from.
+    Raises HeedfulError for what `open_narrated` refuses, where no segment is left to learn from, and where there are
+    fewer episodes than --high-episodes: now, not when the low level has been trained.
     """
     folder = Path(cfg.data).expanduser() if cfg.data else generate(cfg, run)
     plain = open_episodes(folder)
@@ -86,6 +87,11 @@ def gather(cfg: Config, run: Run) -> Demos:
     if len(held) == count:
         raise HeedfulError(
             f"{folder} has {count} episode(s): --held-out {cfg.held_out} leaves none to learn from"
+        )
+    if cfg.high_episodes > count - len(held):
+        raise HeedfulError(
+            f"--high-episodes {cfg.high_episodes}: there are {count - len(held)} episodes to learn from, "
+            f"and {len(held)} held out"
         )
     kept, dropped = [], {}
     for i, segments in enumerate(narrated.segments):

@@ -11,7 +11,6 @@ tasks, arXiv 2403.12910, in small). Reset `seed` is a function of the seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from heedful.data.table import Layout, Table
 from heedful.data.table.arm import MOST_RADIANS, RESET, forward, rotation_of, rotation_vector
 from heedful.data.table.mjcf import STEEL, WORLD, geom_xml
-from heedful.data.table.objects import GREEN, THINGS, Shape, Thing
+from heedful.data.table.objects import GREEN, THINGS, Shape
 from heedful.data.table.scene import CameraPose, Scene
 from heedful.errors import HeedfulError
 
@@ -39,7 +38,6 @@ SPONGE = replace(
 )
 """Smaller than the other table's: the fingers take it as they take the blocks, whatever its yaw, which a small low
 level learns last."""
-PARTS: Mapping[str, Thing] = {name: SPONGE if name == "sponge" else THINGS[name] for name in ORDER}
 STAGES = ("open", *(f"{verb} {thing}" for thing in ORDER for verb in ("take", "put")), "close")
 LONGEST = 600
 """Steps of an episode."""
@@ -103,7 +101,7 @@ def _scene(jitter: float, seed: int) -> Scene:
         room=((0.35, 0.34, 0.36), (0.70, 0.71, 0.73)),
         light=(0.2, -0.5, 2.0),
         brightness=0.9,
-        things=tuple(PARTS.values()),
+        things=tuple(SPONGE if name == SPONGE.name else THINGS[name] for name in ORDER),
         fixtures=(),
         fixture_colours={},
         drawer="",
