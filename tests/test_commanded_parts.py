@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from heedful.errors import HeedfulError
 from heedful.policies.actions import ActionSpace
 from heedful.policies.actions.numbers import ActionNumbers, ranges, z_scores
-from heedful.policies.augment import Jitter, cropped, jittered
+from heedful.policies.augment import TO_YIQ, Jitter, cropped, jittered
 from heedful.policies.history import FrameHistory
 from heedful.policies.rotations import (
     euler_to_matrix,
@@ -178,6 +178,28 @@ def test_crops_are_random_by_observation_and_the_middle_otherwise() -> None:
     assert cropped(images, 8, 8, random=True) is images
     with pytest.raises(ValueError, match="does not fit"):
         cropped(images, 9, 8, random=True)
+
+
+def test_jitter_is_brightness_contrast_saturation_and_hue_one_after_the_other() -> None:
+    images = torch.rand(5, 2, 3, 4, 6, generator=generator()) * 0.2 + 0.4
+    how = Jitter(0.1, 0.2, 0.3, 0.04)
+    torch.manual_seed(3)
+    found = jittered(images, how)
+    torch.manual_seed(3)
+    by = torch.rand(4, 5) * 2 - 1
+    luma, to = torch.tensor(TO_YIQ[0]), torch.tensor(TO_YIQ)
+    for i, image in enumerate(images):
+        seen = image.movedim(1, 3) * (1 + 0.1 * by[0, i])
+        mean = (seen @ luma).mean()
+        seen = mean + (seen - mean) * (1 + 0.2 * by[1, i])
+        dull = (seen @ luma)[..., None]
+        seen = dull + (seen - dull) * (1 + 0.3 * by[2, i])
+        y, one, two = (seen @ to.T).unbind(-1)
+        angle = 2 * torch.pi * 0.04 * by[3, i]
+        turned = (y, one * angle.cos() - two * angle.sin(), one * angle.sin() + two * angle.cos())
+        wanted = torch.stack(turned, -1) @ torch.linalg.inv(to).T
+        assert wanted.min() > 0 and wanted.max() < 1
+        torch.testing.assert_close(found[i], wanted.movedim(3, 1), atol=2e-6, rtol=0)
 
 
 def test_jitter_changes_what_it_says() -> None:

@@ -48,11 +48,13 @@ def cropped(images: Tensor, height: int, width: int, *, random: bool) -> Tensor:
     down, across = tall - height, wide - width
     if not random:
         return images[..., down // 2 : down // 2 + height, across // 2 : across // 2 + width]
-    top, left = (torch.randint(0, room + 1, (b,)).to(images.device) for room in (down, across))
-    rows = (top[:, None] + torch.arange(height, device=images.device))[:, :, None]
-    columns = (left[:, None] + torch.arange(width, device=images.device))[:, None, :]
-    which = torch.arange(b, device=images.device)[:, None, None]
-    return images.movedim((1, 2), (3, 4))[which, rows, columns].movedim((3, 4), (1, 2))
+    places = zip(*(torch.randint(0, room + 1, (b,)).tolist() for room in (down, across)), strict=True)
+    return torch.stack(
+        [
+            one[..., top : top + height, left : left + width]
+            for one, (top, left) in zip(images, places, strict=True)
+        ]
+    )
 
 
 def jittered(images: Tensor, how: Jitter) -> Tensor:
@@ -60,21 +62,26 @@ def jittered(images: Tensor, how: Jitter) -> Tensor:
     are.
 
     In this order: brightness (a product), contrast (away from the mean grey of the observation), saturation (away from
-    each pixel's grey), hue.
+    each pixel's grey), hue. Each is linear in a pixel's colours, so together they are one matrix and one shift.
     """
     if images.shape[2] != 3:
         return images
     b = len(images)
-    brightness, contrast, saturation, hue = torch.rand(4, b, 1, 1, 1, 1).to(images) * 2 - 1
-    grey = images.new_tensor(TO_YIQ[0]).view(1, 1, 3, 1, 1)
-    images = images * (1 + how.brightness * brightness)
-    mean = (images * grey).sum(2, keepdim=True).mean((1, 3, 4), keepdim=True)
-    images = mean + (images - mean) * (1 + how.contrast * contrast)
-    dull = (images * grey).sum(2, keepdim=True)
-    images = dull + (images - dull) * (1 + how.saturation * saturation)
+    drawn = (torch.rand(4, b, 1, 1) * 2 - 1).to(images)
+    brightness, contrast, saturation = (
+        1 + most * by
+        for most, by in zip((how.brightness, how.contrast, how.saturation), drawn[:3], strict=True)
+    )
+    grey = images.new_tensor(TO_YIQ[0])
+    mean = (images.mean((1, 3, 4)) @ grey).view(b, 1, 1)
+    turn = saturation * torch.eye(3).to(images) + (1 - saturation) * grey
     if how.hue:
-        images = torch.einsum("bij,btjhw->btihw", _hue(2 * math.pi * how.hue * hue.view(b)), images)
-    return images.clamp(0, 1)
+        turn = _hue(2 * math.pi * how.hue * drawn[3].view(b)) @ turn
+    shift = turn.sum(2, keepdim=True) * (1 - contrast) * brightness * mean
+    matrix = turn * contrast * brightness
+    pixels = images.transpose(1, 2).flatten(2)
+    changed = torch.baddbmm(shift, matrix, pixels).clamp_(0, 1)
+    return changed.unflatten(2, (images.shape[1], *images.shape[3:])).transpose(1, 2)
 
 
 def _hue(angle: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ class SpeakerNet(nn.Module):
         """Frames (B, To, ...) to vectors (B, To, .)."""
         if name not in self.cameras:
             return (frames.to(self.places) - getattr(self, f"mean_{i}")) / getattr(self, f"std_{i}")
-        frames = cropped(frames, *self._cut(name), random=self.training).float() / 255
+        frames = cropped(frames, *self._cut(name), random=self.training).div(255).float()
         if self.training and self.jitter:
             frames = jittered(frames, self.jitter)
         eye = self.frozen or self.trunks[self.cameras.index(name)]

@@ -127,7 +127,7 @@ class TaskEncoder(nn.Module):
         maps, points = {}, {}
         for name, trunk in zip(self.cameras, self.trunks, strict=True):
             images = self.space.frames(observations, name).to(self.mean.device)
-            images = cropped(images, *self._cut(name), random=self.training).float() / 255
+            images = cropped(images, *self._cut(name), random=self.training).div(255).float()
             if self.training and self.jitter:
                 images = jittered(images, self.jitter)
             sentence = None if language is None else language.repeat_interleave(images.shape[1], 0)
