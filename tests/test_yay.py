@@ -306,7 +306,7 @@ def test_saying_as_much_as_before_fails() -> None:
 def test_saying_less_to_a_robot_that_does_less_fails() -> None:
     worse = verdicts({**GOOD, "live-3": 0.1})[3]
     assert worse.holds is False and worse.measured == pytest.approx(2 / 3)
-    assert "in 70% before the rounds, in 10% after" in worse.note
+    assert "after the rounds against before: -60 points" in worse.note
     assert verdicts({**GOOD, "live-3": 0.1}, seeds=1)[3].holds is None
 
 
