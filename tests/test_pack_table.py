@@ -236,6 +236,33 @@ def test_person_sees_a_stall_and_the_wrong_order(blind: PackTable) -> None:
     assert person.log[0].cause == "wrong order" and person.log[0].command in (WRONG, pick(ORDER[0]))
 
 
+@pytest.mark.parametrize("command", [pick(ORDER[0]), pick(ORDER[1]), RETRY, PLACE])
+def test_person_sees_a_step_whose_turn_it_is_not(blind: PackTable, command: str) -> None:
+    person = ScriptedPerson(1)
+    run(blind, 9, person, [command] * 8, most=60)
+    first = person.log[0]
+    assert (first.cause, first.command) == ("wrong order", OPEN_BIN) and first.seen < 3
+
+
+def test_small_moves_are_no_progress(blind: PackTable) -> None:
+    person = ScriptedPerson(1)
+    run(blind, 9, person, ["go higher", "go lower"] * 20, most=60)
+    first = person.log[0]
+    assert (first.cause, first.command) == ("stall", OPEN_BIN) and first.seen == 32
+
+
+def test_nothing_is_said_to_a_robot_that_does_what_is_due(blind: PackTable) -> None:
+    person, said = ScriptedPerson(1), [WAIT]
+
+    def oracle() -> Iterator[str]:
+        while not blind.succeeded:
+            said.append(advised(blind, said[-1]))
+            yield said[-1]
+
+    run(blind, 9, person, oracle(), most=600)
+    assert blind.succeeded and not person.log
+
+
 def test_who_stands_still_is_not_told_the_same_again(blind: PackTable) -> None:
     blind.reset(4)
     for action in expert(blind, OPEN_BIN, np.random.default_rng(0)):

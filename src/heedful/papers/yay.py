@@ -28,7 +28,11 @@ real arms, 50 Hz, 300 to 1170 demonstrations a task and people who speak. Here, 
    ceiling that leaves no room for what is claimed. A miss of the bands by less than .01 counts as none since, which
    chose the world without noise; nothing else was changed, and everything was measured anew. When two seeds were
    there, the rule about fewer words was made stricter: the task must not be done less often.
-11. See `heedful correct train` for what its training does otherwise than the paper's code.
+11. The first scripted person was silent while a robot picked, tried again or made small moves before the bin was open,
+   and while it took an empty hand to the bin. That is the wrong order and a stall, so it was mended, though only after
+   all arms had been measured: 31% of the episodes alone, 31% with that person, 3% after three rounds. The arms in
+   which somebody speaks were measured anew, with nothing else changed; the others are those of the first time.
+12. See `heedful correct train` for what its training does otherwise than the paper's code.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Who corrects the robot at PackTable: a person who types, or a scripted one that watches with the simulator's eyes.
 
 Both are asked the same at every step: is there something that you want to say? The scripted person needs half a second
-to a second to speak, as people do, and fires on what a person would: a missed grasp, a drop, the wrong order, and two
-seconds in which nothing happens (spec of `heedful reproduce yay`; Yell At Your Robot, arXiv 2403.12910).
+to a second to speak, as people do, and fires on what a person would: a missed grasp, a drop, a step of the task whose
+turn it is not, and two seconds in which nothing happens, or nothing but small moves (spec of `heedful reproduce yay`;
+Yell At Your Robot, arXiv 2403.12910).
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from heedful.data.pack_table import PackTable
+from heedful.data.pack_table import ORDER, PackTable
 from heedful.data.pack_table.commands import (
+    CLOSE_BIN,
     COMMANDS,
     NUDGES,
+    OPEN_BIN,
+    PLACE,
     RELEASE,
     RETRY,
     SHUT,
@@ -30,8 +34,10 @@ from heedful.data.table.arm import HERTZ
 
 Cause = Literal["missed grasp", "drop", "wrong order", "stall"]
 CAUSES: tuple[Cause, ...] = ("missed grasp", "drop", "wrong order", "stall")
+STEPS = frozenset({OPEN_BIN, CLOSE_BIN, PLACE, RELEASE, RETRY, WRONG, *map(pick, ORDER)})
+"""Commands that are steps of the task; the others only move the hand."""
 STALL = 2.0
-"""Seconds without motion."""
+"""Seconds without motion on a step of the task."""
 STILL = 0.012
 """Metres that count as no motion."""
 QUIET = 2.5
@@ -158,26 +164,27 @@ class ScriptedPerson:
             self._dropped = False
         shut = table.table.gripper > SHUT and not held and (command.startswith("pick") or command == RETRY)
         self._shut = self._shut + 1 if shut else 0
-        if self._still is None or np.linalg.norm(tip - self._still[0]) > STILL:
+        if self._still is None or (command in STEPS and np.linalg.norm(tip - self._still[0]) > STILL):
             self._still = (tip, step)
         checks: tuple[tuple[Cause, Callable[[], bool]], ...] = (
             ("wrong order", lambda: bool(held) and bool(wanted) and held != wanted and command != WRONG),
             ("drop", lambda: self._dropped and command != pick(wanted)),
+            ("wrong order", lambda: _out_of_turn(table, command)),
             ("missed grasp", lambda: self._shut >= 4 and bool(wanted)),
-            ("wrong order", lambda: _ahead(table, command)),
             ("stall", lambda: self._still is not None and step - self._still[1] > STALL * HERTZ),
         )
         found: list[Cause] = [cause for cause, true in checks if true()]
         return found[0] if found else ""
 
 
-def _ahead(table: PackTable, command: str) -> bool:
-    """Whether the robot is about to take something that is not due yet, or to close the bin too early."""
-    wanted = table.wanted
-    if not wanted or table.held:
+def _out_of_turn(table: PackTable, command: str) -> bool:
+    """Whether the robot follows a step of the task that is not due: a pick before the bin is open, a lid that closes
+    too early, an empty hand on its way to the bin."""
+    if command not in STEPS:
         return False
-    picks = command.startswith("pick up") and command != pick(wanted)
-    return picks or command == "close the bin"
+    right = advised(table, command)
+    again = {right, command} == {RETRY, pick(table.wanted)}
+    return bool(right) and right != command and not again
 
 
 def _answer(table: PackTable, cause: Cause, command: str) -> str:
