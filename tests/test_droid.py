@@ -10,17 +10,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("mujoco")
 pytest.importorskip("av")
 
 from heedful.config import load_yaml
 from heedful.errors import NotFinite
-from heedful.papers import droid, droid_arms, droid_claims, droid_page, onpolicy_arms
+from heedful.papers import droid, droid_arms, droid_claims, droid_page, droid_sees, onpolicy_arms
 from heedful.papers.droid_arms import config_of, motion, reached, stuck, success
 from heedful.papers.droid_sizes import ARMS, CO_TRAINING, SENSITIVITY, SIZES
 from heedful.papers.results import Results, write_results
-from heedful.recipes import demos_eval, demos_train
+from heedful.recipes import demos_eval, demos_train, demos_train_data
+from heedful.recipes.demos_train import EXTERIOR
 from heedful.run import open_run
 
 ALL = [(setup, arm) for setup, arms in ARMS.items() for arm in arms]
@@ -63,6 +65,11 @@ def test_every_arm_is_trained_and_measured_and_the_page_shows_it(whole: Any, tmp
     told = json.loads((folder / "co-training/seed0/none.json").read_text())
     assert set(told["trials"]) == {"as_shown", "camera"} and len(told["trials"]["camera"]) == 3
     assert {row["task"] for row in told["trials"]["camera"]} == {"task0", "task1", "task2"}
+    assert [row[:2] for row in table(results, "What pictures are worth")] == [
+        ["none", 1],
+        ["oxe", 1],
+        ["filtered", 1],
+    ]
     data = {row[0]: row for row in table(results, "Data")}
     assert data["demonstrations, seed 0"][1] == 1 and 0 < data["demonstrations, seed 0"][5] < 1
     assert all(claim.measured is None for claim in results.claims), (
@@ -99,6 +106,40 @@ def test_the_same_command_again_does_nothing_twice(whole: Any, monkeypatch: pyte
     monkeypatch.setattr(demos_eval, "run", again)
     with open_run(folder, {}, seed=0) as run:
         assert droid.run("main", [0], run, time.monotonic() - 1) == results
+
+
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("arm", ["none", "delta"])
+def test_a_policy_that_looks_is_told_from_one_that_does_not(
+    whole: Any, looks: bool, arm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One knows each moment by its pictures, the other by the state, and both know what was done then."""
+    folder, _ = whole
+    shrink(monkeypatch)
+    monkeypatch.setattr(droid_sees, "FRAMES", 40)
+    known: dict[bytes, torch.Tensor] = {}
+
+    def key(seen: Any, i: int) -> bytes:
+        return (seen[EXTERIOR[0]] if looks else seen["state"])[i].numpy().tobytes()
+
+    def collate(*given: Any) -> Any:
+        batch = collated(*given)
+        known.update({key(batch.observations, i): one for i, one in enumerate(batch.actions)})
+        return batch
+
+    def draw(seen: Any, n: int, *, generator: torch.Generator) -> torch.Tensor:
+        return torch.stack([known[key(seen, i)] for i in range(len(seen["state"]))])[:, None]
+
+    collated = demos_train_data.collate
+    monkeypatch.setattr(demos_train_data, "collate", collate)
+    policy = SimpleNamespace(encode=lambda seen: seen, draw=draw)
+    monkeypatch.setattr("heedful.policies.actions.build.load", lambda path: (policy, None))
+    with open_run(folder, {}, seed=0) as run:
+        setting = config_of("main", ARMS[CO_TRAINING]["none"], 0, "x", run)
+        changed = replace(setting, actions="delta" if arm == "delta" else "absolute")
+        told = droid_sees.sees(changed, run)
+    assert told["own"] == 0.0
+    assert (told["others"] > 1.0) if looks else (told["others"] == 0.0)
 
 
 # ---- what arms are
@@ -173,6 +214,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     for module in (droid_arms, droid):
         monkeypatch.setattr(module, "data_of", data)
     monkeypatch.setattr(droid_arms, "trained", trained)
+    monkeypatch.setattr(droid_arms, "sees", lambda learning, run: {"own": 3.0, "others": 5.0})
     return world
 
 

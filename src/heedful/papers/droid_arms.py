@@ -1,7 +1,7 @@
 """How the arms of DROID are run: data sets once, demonstrations once a seed, then a run folder an arm.
 
-An arm is one run of `heedful demos train` and one of `heedful demos eval` beside a JSON of what was measured. All arms
-of a seed learn the same demonstrations and meet the same starts.
+An arm is one run of `heedful demos train` and one of `heedful demos eval` beside JSON files of what was measured. All
+arms of a seed learn the same demonstrations and meet the same starts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from heedful.errors import NotFinite
+from heedful.papers.droid_sees import sees
 from heedful.papers.droid_sizes import ARMS, CO_TRAINING, DATA_SEED, SENSITIVITY, SIZES, Arm
 from heedful.papers.onpolicy_arms import attempt
 from heedful.papers.results import Tier
@@ -26,7 +27,7 @@ NEAR = 0.05
 
 
 def run_arms(tier: Tier, setup: str, seed: int, run: Run, until: float | None = None) -> Done:
-    """The arms of a seed, those that can be begun before `until` and those done earlier."""
+    """The arms of a seed, those that can be begun before `until` and those done earlier; see `trained` and `sees`."""
     done: Done = {}
     for name, arm in ARMS[setup].items():
         sets = [DEMONSTRATIONS, *([arm.mix] if arm.mix else [])]
@@ -35,8 +36,12 @@ def run_arms(tier: Tier, setup: str, seed: int, run: Run, until: float | None = 
         folder = f"{setup}/seed{seed}/{name}"
         made = partial(trained, tier, arm, seed, folder, run)
         result = attempt(f"{folder}.json", made, run, until)
-        if result is not None:
-            done[setup, name, seed] = result
+        if result is None:
+            continue
+        if "failed" not in result:
+            look = partial(sees, config_of(tier, arm, seed, folder, run), run)
+            result |= {"sees": attempt(f"{folder}.sees.json", look, run, until)}
+        done[setup, name, seed] = result
     return done
 
 

@@ -18,7 +18,8 @@ SHARES = (("none-2x", 0.0), ("mix-25", 0.25), ("diverse", 0.5), ("mix-75", 0.75)
 
 def tables(done: Done, seeds: Sequence[int]) -> list[Table]:
     """The tables of both setups, those without rows left out."""
-    made = [success_table(done, setup) for setup in ARMS] + [settings_table(done), trials_table(done, seeds)]
+    made = [success_table(done, setup) for setup in ARMS]
+    made += [settings_table(done), trials_table(done, seeds), sees_table(done)]
     return [table for table in made if table.rows]
 
 
@@ -87,6 +88,24 @@ def trials_table(done: Done, seeds: Sequence[int]) -> Table:
         "claims' intervals do."
     )
     return Table("Lead of co-training on many scenes, trial by trial", columns, rows, note)
+
+
+def sees_table(done: Done) -> Table:
+    """Whether policies go by their pictures."""
+    rows: list[list[Value]] = []
+    for setup, arms in ARMS.items():
+        for name in arms:
+            seen = [result["sees"] for result in got(done, setup, name) if result.get("sees")]
+            if seen:
+                own = [one["own"] for one in seen]
+                lost = [one["others"] - one["own"] for one in seen]
+                rows.append([name, len(seen), *mean_and_half(own), *mean_and_half(lost)])
+    note = (
+        "On the arm's own demonstrations: centimetres between where the hand is to be after a chunk and where it was, "
+        "and how many more they are with pictures of other moments of the same task. A policy that does not look loses "
+        "nothing by them."
+    )
+    return Table("What pictures are worth", ["arm", "seeds", "error, cm", "±", "lost, cm", "±"], rows, note)
 
 
 def paired(before: Result | None, after: Result | None, *, shown: bool) -> list[tuple[int, int]]:
