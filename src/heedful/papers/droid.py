@@ -20,7 +20,10 @@ CPU's budget:
 5. Open X stands as other scenes before two fixed cameras whose `action` is a change of pose and whose gripper is 1 when
    open; it is read as it stands. How the paper's code read Open X could not be seen. So the arm says what another
    convention and fixed cameras cost together.
-6. The idle filter is openpi's, later than the paper. The paper draws one of up to three instructions; that, the share
+6. The drawer stands in one place of a scene, so that it can be opened without looking; the other tasks cannot be done
+   so. Whether a policy looks is measured beside success (`papers.droid_sees`), a diagnosis that was added when a third
+   of the arms was there.
+7. The idle filter is openpi's, later than the paper. The paper draws one of up to three instructions; that, the share
    of co-training and poses against changes are settings whose worth it does not measure.
 """
 

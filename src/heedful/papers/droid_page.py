@@ -101,9 +101,9 @@ def sees_table(done: Done) -> Table:
                 lost = [one["others"] - one["own"] for one in seen]
                 rows.append([name, len(seen), *mean_and_half(own), *mean_and_half(lost)])
     note = (
-        "On the arm's own demonstrations: centimetres between where the hand is to be after a chunk and where it was, "
-        "and how many more they are with pictures of other moments of the same task. A policy that does not look loses "
-        "nothing by them."
+        "On the demonstrations that an arm learned, at the frames that it learned from: centimetres between where the "
+        "hand is to be after a chunk and where it was, and how many more they are with pictures of other moments of "
+        "the same task. A policy that does not look loses nothing by them."
     )
     return Table("What pictures are worth", ["arm", "seeds", "error, cm", "±", "lost, cm", "±"], rows, note)
 
