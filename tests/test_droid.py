@@ -16,6 +16,7 @@ pytest.importorskip("mujoco")
 pytest.importorskip("av")
 
 from heedful.config import load_yaml
+from heedful.data.table.sets import in_domain_tasks
 from heedful.errors import NotFinite
 from heedful.papers import droid, droid_arms, droid_claims, droid_page, droid_sees, onpolicy_arms
 from heedful.papers.droid_arms import config_of, motion, reached, stuck, success
@@ -351,6 +352,20 @@ def test_a_lead_of_one_seed_of_three_decides_nothing() -> None:
     found = droid_claims.claims(done, "main", [0, 1, 2])
     lead = next(c for c in found if "as many episodes of three scenes" in c.claim)
     assert lead.holds is None and lead.interval is not None and lead.interval[0] < 0 < lead.interval[1]
+
+
+def test_the_page_says_which_tasks_succeed() -> None:
+    done = made_up(True, (0,))
+    for one in done.values():
+        for row in (row for rows in one["trials"].values() for row in rows):
+            row["success"] = int(row["task"] == "task1" and row["index"] < 3)
+    done[CO_TRAINING, "narrow", 0] = {"failed": "the loss is not finite"}
+    trials = 4 * 10 * (len(ALL) - 1)
+    names = [task.name for task in in_domain_tasks(0)]
+    assert droid_page.tasks_table(done).rows == [
+        [0, names[0], trials, 0],
+        [0, names[1], trials, 4 * 3 * (len(ALL) - 1)],
+    ]
 
 
 def test_the_page_pairs_trials_and_draws_the_share() -> None:

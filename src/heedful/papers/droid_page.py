@@ -19,7 +19,7 @@ SHARES = (("none-2x", 0.0), ("mix-25", 0.25), ("diverse", 0.5), ("mix-75", 0.75)
 def tables(done: Done, seeds: Sequence[int]) -> list[Table]:
     """The tables of both setups, those without rows left out."""
     made = [success_table(done, setup) for setup in ARMS]
-    made += [settings_table(done), trials_table(done, seeds), sees_table(done)]
+    made += [settings_table(done), tasks_table(done), trials_table(done, seeds), sees_table(done)]
     return [table for table in made if table.rows]
 
 
@@ -64,6 +64,22 @@ def settings_table(done: Done) -> Table:
                 rows.append([name, setting.replace("_", " "), len(some), *mean_and_half(shares), near])
     columns = ["arm", "setting", "trials", "success", "±", "nearest, cm"]
     return Table("By setting", columns, rows, "Nearest: of the finger tips to the object, mean over trials.")
+
+
+def tasks_table(done: Done) -> Table:
+    """Which tasks succeed at all, over all arms and settings."""
+    from heedful.data.table.sets import in_domain_tasks
+
+    found: dict[tuple[int, str], list[int]] = {}
+    for (_, _, seed), result in done.items():
+        for row in (row for rows in result.get("trials", {}).values() for row in rows):
+            found.setdefault((seed, row["task"]), []).append(row["success"])
+    rows: list[list[Value]] = [
+        [seed, in_domain_tasks(seed)[int(place.removeprefix("task"))].name, len(some), sum(some)]
+        for (seed, place), some in sorted(found.items())
+    ]
+    note = "Over all arms and settings. The drawer stands in one place, so that it can be opened without looking."
+    return Table("By task", ["seed", "task", "trials", "succeeded"], rows, note)
 
 
 def trials_table(done: Done, seeds: Sequence[int]) -> Table:

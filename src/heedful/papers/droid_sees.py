@@ -36,7 +36,7 @@ def sees(learning: demos_train.Config, run: Run) -> Result:
     rows = np.stack([np.arange(FRAMES), np.zeros(FRAMES, int), picked], 1)
     batch = demos_train_data.collate(learning, learned, rows, learning.seed)
     tasks = np.array(
-        [frames.episodes.episode(frames[int(k)]["episode"]).meta["current_task"] for k in picked]
+        [frames.episodes.episode(frames.place(k)[0]).meta["current_task"] for k in picked.tolist()]
     )
     other = np.arange(FRAMES)
     for task in sorted(set(tasks)):
